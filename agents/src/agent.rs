@@ -1,0 +1,167 @@
+//! A learning agent: collector, learner and reward signals in one loop, and its evaluation apart from them.
+
+use crate::Ppo;
+use imago::nn::ActorCritic;
+use imago::rollout::{Actor, Collector, run_episodes};
+use imago::run::{Log, State, Train};
+use imago::signal::{Evidence, Signals};
+use imago::{Result, Stream};
+use imago_envs::VecEnv;
+use serde::{Deserialize, Serialize};
+
+/// Mean and spread of some episodes' returns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Returns {
+    /// Mean return when the most probable action is taken.
+    pub deterministic_mean: f64,
+    /// Its standard deviation over episodes.
+    pub deterministic_std: f64,
+    /// Mean return when actions are sampled.
+    pub stochastic_mean: f64,
+    /// Its standard deviation over episodes.
+    pub stochastic_std: f64,
+    /// Mean length of the deterministic episodes.
+    pub length_mean: f64,
+}
+
+/// Evaluation during training: environments and seeds of its own, the same episodes every time.
+pub struct Evaluation {
+    envs: Box<dyn VecEnv>,
+    episodes: usize,
+    seed: u64,
+}
+
+/// Mean and population standard deviation.
+pub fn mean_std(values: &[f64]) -> (f64, f64) {
+    let count = values.len().max(1) as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    (mean, (values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / count).sqrt())
+}
+
+impl Evaluation {
+    /// `episodes` episodes in `envs`, seeded by the run's seed.
+    pub fn new(envs: Box<dyn VecEnv>, episodes: usize, seed: u64) -> Self {
+        Self { envs, episodes, seed }
+    }
+
+    /// Runs the episodes deterministically and stochastically and logs both.
+    pub fn run(&mut self, policy: &ActorCritic, log: &mut Log) -> Result<Returns> {
+        let mut figures = [(0.0, 0.0, 0.0); 2];
+        for (figure, deterministic) in figures.iter_mut().zip([true, false]) {
+            let actor = Actor::Policy { policy, deterministic };
+            let episodes =
+                run_episodes(self.envs.as_mut(), &actor, self.episodes, self.seed, "choosing the best", false)?;
+            let returns: Vec<f64> = episodes.iter().map(|episode| episode.episode_return).collect();
+            let lengths: Vec<f64> = episodes.iter().map(|episode| episode.length as f64).collect();
+            let (mean, std) = mean_std(&returns);
+            *figure = (mean, std, mean_std(&lengths).0);
+        }
+        let [(deterministic_mean, deterministic_std, length_mean), (stochastic_mean, stochastic_std, _)] = figures;
+        log.scalar("evaluation/return_deterministic", deterministic_mean);
+        log.scalar("evaluation/return_stochastic", stochastic_mean);
+        log.scalar("evaluation/length", length_mean);
+        Ok(Returns { deterministic_mean, deterministic_std, stochastic_mean, stochastic_std, length_mean })
+    }
+}
+
+/// A learning agent.
+pub struct Agent {
+    collector: Collector,
+    learner: Ppo,
+    signals: Signals,
+    evaluation: Option<Evaluation>,
+    seed: u64,
+    total_steps: u64,
+    step: u64,
+    iteration: u64,
+    episodes: u64,
+    terminated: u64,
+    returns: Option<Returns>,
+}
+
+impl Agent {
+    /// An agent at step 0. `total_steps` is what schedules end at.
+    pub fn new(
+        collector: Collector,
+        learner: Ppo,
+        signals: Signals,
+        evaluation: Option<Evaluation>,
+        seed: u64,
+        total_steps: u64,
+    ) -> Self {
+        Self {
+            collector,
+            learner,
+            signals,
+            evaluation,
+            seed,
+            total_steps,
+            step: 0,
+            iteration: 0,
+            episodes: 0,
+            terminated: 0,
+            returns: None,
+        }
+    }
+
+    /// The policy as it stands.
+    pub fn policy(&self) -> &ActorCritic {
+        &self.learner.policy
+    }
+}
+
+impl Train for Agent {
+    fn step(&self) -> u64 {
+        self.step
+    }
+
+    fn iterate(&mut self, log: &mut Log) -> Result<()> {
+        // Schedules count what came before: the first rollout learns at full rate, the last one still learns.
+        let progress = self.step as f64 / self.total_steps.max(1) as f64;
+        let (rollout, finished) = self.collector.collect(&self.learner.policy)?;
+        self.step += rollout.len() as u64;
+        for episode in finished {
+            log.episode(episode.episode_return, episode.length as f64);
+            self.episodes += 1;
+            self.terminated += u64::from(episode.terminated);
+        }
+        let mut rng = Stream::new(self.seed, "learning", 0, self.iteration);
+        self.iteration += 1;
+        self.learner.learn(rollout, &mut self.signals, progress.min(1.0), &mut rng, log)
+    }
+
+    fn evaluate(&mut self, log: &mut Log) -> Result<Option<f64>> {
+        let Some(evaluation) = &mut self.evaluation else { return Ok(None) };
+        let returns = evaluation.run(&self.learner.policy, log)?;
+        self.returns = Some(returns);
+        Ok(Some(returns.deterministic_mean))
+    }
+
+    fn state(&mut self, state: &mut State) -> Result<()> {
+        state.value("step", &mut self.step)?;
+        state.value("iteration", &mut self.iteration)?;
+        state.value("episodes", &mut self.episodes)?;
+        state.value("terminated", &mut self.terminated)?;
+        state.value("returns", &mut self.returns)?;
+        // The policy lies where behaviour cloning puts it too, so that everything that acts reads one name.
+        self.learner.state(state)?;
+        state.scope("signals", |state| self.signals.state(state))?;
+        state.scope("collector", |state| self.collector.state(state))
+    }
+
+    fn conclude(&mut self, _log: &mut Log) -> Result<serde_json::Value> {
+        let evidence = Evidence {
+            return_mean: self.returns.map(|returns| returns.deterministic_mean),
+            episodes: self.episodes,
+            terminated: self.terminated,
+        };
+        let mut fields = serde_json::json!({ "evaluation": self.returns });
+        for stacked in &self.signals.stack {
+            if let Some(verdict) = stacked.signal.verdict(&evidence) {
+                fields["verdict"][&stacked.name] = verdict.text.into();
+                fields["signals"][&stacked.name] = verdict.fields;
+            }
+        }
+        Ok(fields)
+    }
+}

@@ -1,0 +1,426 @@
+//! Demonstrations: whole episodes of an expert, or every k-th pair of them, with where they came from.
+
+use imago::memory::slice;
+use imago::rollout::Episode;
+use imago::run::tensor_file;
+use imago::{Error, Result, Stream};
+use imago_envs::{Dtype, EnvSpec, LeafBuf, Space};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+use tch::{Kind, Tensor};
+
+/// Layout of the file; raised when it changes.
+const FORMAT: u32 = 1;
+
+/// What is known of one episode, whichever of its pairs were kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DemoEpisode {
+    /// Seed of its reset.
+    pub seed: u64,
+    /// Sum of the environment's rewards over the whole episode.
+    pub episode_return: f64,
+    /// Steps of the whole episode.
+    pub length: usize,
+    /// Ended by the task.
+    pub terminated: bool,
+    /// Cut off by a limit.
+    pub truncated: bool,
+    /// Pairs kept of it.
+    pub pairs: usize,
+}
+
+/// Which episodes and pairs of a file to use.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DemoSelection {
+    /// Leave out this many episodes first.
+    pub skip: usize,
+    /// Then take this many; all if absent.
+    pub episodes: Option<usize>,
+    /// Of each, every `stride`-th pair.
+    pub stride: usize,
+}
+
+impl Default for DemoSelection {
+    fn default() -> Self {
+        Self { skip: 0, episodes: None, stride: 1 }
+    }
+}
+
+/// (observation, action) pairs of an expert, episode after episode.
+#[derive(Debug)]
+pub struct Demonstrations {
+    /// Where they were recorded.
+    pub env: EnvSpec,
+    /// Its observation space.
+    pub observation_space: Space,
+    /// Its action space.
+    pub action_space: Space,
+    /// The episodes, E of them.
+    pub episodes: Vec<DemoEpisode>,
+    /// Every how many steps a pair was kept.
+    pub stride: usize,
+    /// What was seen before each action, `[P, …]`.
+    pub observations: Tensor,
+    /// What was done, as executed, `[P]` int64 or `[P, A]` float32.
+    pub actions: Tensor,
+    /// What was received for it, float32 `[P]`.
+    pub rewards: Tensor,
+    /// Index of each pair within its episode, int64 `[P]`.
+    pub steps: Tensor,
+    /// The true final observation of each episode, `[E, …]`.
+    pub final_observations: Tensor,
+}
+
+/// The metadata of the file.
+#[derive(Serialize, Deserialize)]
+struct Header {
+    demonstrations: u32,
+    env: EnvSpec,
+    observation_space: Space,
+    action_space: Space,
+    stride: usize,
+    episodes: Vec<DemoEpisode>,
+}
+
+fn tensor_of(buffer: &LeafBuf, space: &Space) -> Tensor {
+    let flat = match buffer {
+        LeafBuf::F32(values) => Tensor::from_slice(values),
+        LeafBuf::U8(values) => Tensor::from_slice(values),
+        LeafBuf::I64(values) => Tensor::from_slice(values),
+    };
+    let shape: Vec<i64> = std::iter::once(-1).chain(space.shape().iter().map(|&d| d as i64)).collect();
+    flat.view(&shape[..])
+}
+
+impl Demonstrations {
+    /// From recorded episodes.
+    ///
+    /// # Errors
+    /// Episodes without a record.
+    pub fn from_episodes(env: EnvSpec, observation: &Space, action: &Space, recorded: &[Episode]) -> Result<Self> {
+        let (mut observations, mut actions, mut rewards) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut steps, mut finals, mut episodes) = (Vec::new(), Vec::new(), Vec::new());
+        for episode in recorded {
+            let record = episode
+                .record
+                .as_ref()
+                .ok_or_else(|| Error::Invalid("an episode was run without being recorded".into()))?;
+            let seen = tensor_of(&record.observations, observation);
+            let length = episode.length as i64;
+            observations.push(seen.narrow(0, 0, length));
+            finals.push(seen.narrow(0, length, 1));
+            actions.push(tensor_of(&record.actions, action));
+            rewards.push(Tensor::from_slice(&record.rewards));
+            steps.push(Tensor::arange(length, (Kind::Int64, tch::Device::Cpu)));
+            episodes.push(DemoEpisode {
+                seed: episode.seed,
+                episode_return: episode.episode_return,
+                length: episode.length,
+                terminated: episode.terminated,
+                truncated: !episode.terminated,
+                pairs: episode.length,
+            });
+        }
+        if recorded.is_empty() {
+            return Err(Error::Invalid("no episode was recorded".into()));
+        }
+        Ok(Self {
+            env,
+            observation_space: observation.clone(),
+            action_space: action.clone(),
+            episodes,
+            stride: 1,
+            observations: Tensor::cat(&observations, 0),
+            actions: Tensor::cat(&actions, 0),
+            rewards: Tensor::cat(&rewards, 0),
+            steps: Tensor::cat(&steps, 0),
+            final_observations: Tensor::cat(&finals, 0),
+        })
+    }
+
+    /// One made-up episode of the given pairs, `[P, …]` and `[P]` or `[P, A]`: for tests and small experiments.
+    pub fn from_pairs(observation: Space, action: Space, observations: Tensor, actions: Tensor) -> Self {
+        let count = observations.size()[0];
+        Self {
+            env: EnvSpec::new("unknown"),
+            observation_space: observation,
+            action_space: action,
+            episodes: vec![DemoEpisode {
+                seed: 0,
+                episode_return: 0.0,
+                length: count as usize,
+                terminated: false,
+                truncated: true,
+                pairs: count as usize,
+            }],
+            stride: 1,
+            final_observations: observations.narrow(0, count - 1, 1),
+            observations,
+            actions,
+            rewards: Tensor::zeros([count], (Kind::Float, tch::Device::Cpu)),
+            steps: Tensor::arange(count, (Kind::Int64, tch::Device::Cpu)),
+        }
+    }
+
+    /// Number of pairs, P.
+    pub fn pairs(&self) -> usize {
+        self.observations.size()[0] as usize
+    }
+
+    /// Mean and population standard deviation of the episodes' returns.
+    pub fn return_mean_std(&self) -> (f64, f64) {
+        let count = self.episodes.len().max(1) as f64;
+        let mean = self.episodes.iter().map(|e| e.episode_return).sum::<f64>() / count;
+        let squares: f64 = self.episodes.iter().map(|e| (e.episode_return - mean).powi(2)).sum();
+        (mean, (squares / count).sqrt())
+    }
+
+    /// The chosen episodes, whole or sub-sampled by the paper's rule: each keeps every `stride`-th pair from an
+    /// offset uniform in `[0, stride)`, offsets drawn for all episodes in order from a generator of fixed seed,
+    /// so that the same file and numbers always give the same pairs.
+    ///
+    /// # Errors
+    /// More episodes than the file holds; a stride of 0, or one over pairs already sub-sampled.
+    pub fn select(&self, selection: &DemoSelection) -> Result<Self> {
+        let DemoSelection { skip, episodes: count, stride } = *selection;
+        let held = self.episodes.len();
+        let count = count.unwrap_or(held.saturating_sub(skip));
+        if stride == 0 || count == 0 || skip + count > held {
+            return Err(Error::Invalid(format!(
+                "the demonstrations hold {held} episodes: cannot leave out {skip} and use {count} with stride \
+                 {stride}"
+            )));
+        }
+        if stride > 1 && self.stride > 1 {
+            return Err(Error::Invalid(format!(
+                "the demonstrations are already sub-sampled with stride {}: use the original file for another",
+                self.stride
+            )));
+        }
+        let mut offsets = Stream::new(0, "demonstration stride", 0, 0);
+        let (mut index, mut episodes, mut first) = (Vec::new(), Vec::new(), 0);
+        for (i, episode) in self.episodes.iter().enumerate() {
+            let offset = offsets.below(stride);
+            if (skip..skip + count).contains(&i) {
+                let kept = (offset..episode.pairs).step_by(stride).map(|pair| (first + pair) as i64);
+                let before = index.len();
+                index.extend(kept);
+                episodes.push(DemoEpisode { pairs: index.len() - before, ..episode.clone() });
+            }
+            first += episode.pairs;
+        }
+        let index = Tensor::from_slice(&index);
+        let pick = |tensor: &Tensor| tensor.index_select(0, &index);
+        Ok(Self {
+            env: self.env.clone(),
+            observation_space: self.observation_space.clone(),
+            action_space: self.action_space.clone(),
+            episodes,
+            stride: self.stride * stride,
+            observations: pick(&self.observations),
+            actions: pick(&self.actions),
+            rewards: pick(&self.rewards),
+            steps: pick(&self.steps),
+            final_observations: self.final_observations.narrow(0, skip as i64, count as i64),
+        })
+    }
+
+    /// Writes a safetensors file, atomically.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let header = Header {
+            demonstrations: FORMAT,
+            env: self.env.clone(),
+            observation_space: self.observation_space.clone(),
+            action_space: self.action_space.clone(),
+            stride: self.stride,
+            episodes: self.episodes.clone(),
+        };
+        let metadata = match serde_json::to_value(header) {
+            Ok(serde_json::Value::Object(map)) => map,
+            other => return Err(Error::Invalid(format!("cannot describe the demonstrations: {other:?}"))),
+        };
+        let tensors = [
+            ("observation", &self.observations),
+            ("action", &self.actions),
+            ("reward", &self.rewards),
+            ("step", &self.steps),
+            ("final_observation", &self.final_observations),
+        ]
+        .map(|(name, tensor)| (name.to_string(), tensor.contiguous()));
+        tensor_file::write(path, &tensors, &metadata)
+    }
+
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// Missing or damaged files, shapes that contradict the header, actions outside their space, NaN: each says
+    /// which and where.
+    pub fn load(path: &Path) -> Result<Self> {
+        let (tensors, metadata) = tensor_file::read(path)?;
+        Self::from_file(tensors, metadata)
+            .map_err(|reason| Error::Invalid(format!("{} is no usable demonstration file: {reason}", path.display())))
+    }
+
+    fn from_file(
+        mut tensors: BTreeMap<String, Tensor>,
+        metadata: serde_json::Map<String, serde_json::Value>,
+    ) -> Result<Self, String> {
+        if !metadata.contains_key("demonstrations") {
+            return Err("it holds other things (a checkpoint?)".into());
+        }
+        let header: Header = serde_json::from_value(serde_json::Value::Object(metadata))
+            .map_err(|error| format!("its header: {error}"))?;
+        if header.demonstrations != FORMAT {
+            return Err(format!("its format is {}, this program reads {FORMAT}", header.demonstrations));
+        }
+        let pairs: usize = header.episodes.iter().map(|episode| episode.pairs).sum();
+        let mut take = |name: &str, space: &Space, count: usize| {
+            let tensor = tensors.remove(name).ok_or_else(|| format!("`{name}` is missing"))?;
+            let shape: Vec<i64> =
+                std::iter::once(count as i64).chain(space.shape().iter().map(|&d| d as i64)).collect();
+            let kind = match space.dtype() {
+                Dtype::F32 => Kind::Float,
+                Dtype::U8 => Kind::Uint8,
+                Dtype::I64 => Kind::Int64,
+            };
+            if tensor.size() != shape || tensor.kind() != kind {
+                return Err(format!(
+                    "`{name}` is {:?} of {:?}, its header says {kind:?} of {shape:?}",
+                    tensor.kind(),
+                    tensor.size()
+                ));
+            }
+            Ok(tensor)
+        };
+        let scalar = Space::floats(&[], f64::NEG_INFINITY, f64::INFINITY);
+        let observations = take("observation", &header.observation_space, pairs)?;
+        let actions = take("action", &header.action_space, pairs)?;
+        let rewards = take("reward", &scalar, pairs)?;
+        let steps = take("step", &Space::discrete(i64::MAX), pairs)?;
+        let final_observations = take("final_observation", &header.observation_space, header.episodes.len())?;
+        let checked = [
+            ("observation", &observations),
+            ("action", &actions),
+            ("reward", &rewards),
+            ("final_observation", &final_observations),
+        ];
+        for (name, tensor) in checked {
+            first_non_finite_row(tensor).map_or(Ok(()), |row| Err(format!("`{name}` row {row} holds a NaN or an infinity")))?;
+        }
+        for (name, space, tensor) in
+            [("action", &header.action_space, &actions), ("observation", &header.observation_space, &observations)]
+        {
+            if let Space::Discrete { n, .. } = space {
+                let row = slice::<i64>(&tensor.contiguous()).iter().position(|choice| !(0..*n).contains(choice));
+                if let Some(row) = row {
+                    return Err(format!("`{name}` row {row} lies outside {space}"));
+                }
+            }
+        }
+        if pairs == 0 {
+            return Err("it holds no pair".into());
+        }
+        Ok(Self {
+            env: header.env,
+            observation_space: header.observation_space,
+            action_space: header.action_space,
+            episodes: header.episodes,
+            stride: header.stride,
+            observations,
+            actions,
+            rewards,
+            steps,
+            final_observations,
+        })
+    }
+}
+
+fn first_non_finite_row(tensor: &Tensor) -> Option<usize> {
+    let count = tensor.size()[0] as usize;
+    if tensor.kind() != Kind::Float || count == 0 {
+        return None;
+    }
+    let tensor = tensor.contiguous();
+    let values = slice::<f32>(&tensor);
+    values.iter().position(|x| !x.is_finite()).map(|i| i / (values.len() / count))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use imago::rollout::Record;
+
+    fn recorded(lengths: &[usize]) -> Demonstrations {
+        let (observation, action) = (Space::floats(&[2], -100.0, 100.0), Space::discrete(3));
+        let episodes: Vec<Episode> = lengths
+            .iter()
+            .enumerate()
+            .map(|(i, &length)| Episode {
+                seed: i as u64,
+                episode_return: length as f64,
+                length,
+                terminated: i % 2 == 0,
+                record: Some(Record {
+                    observations: LeafBuf::F32((0..=length).flat_map(|t| [i as f32, t as f32]).collect()),
+                    actions: LeafBuf::I64((0..length).map(|t| (t % 3) as i64).collect()),
+                    rewards: vec![1.0; length],
+                }),
+            })
+            .collect();
+        Demonstrations::from_episodes(EnvSpec::new("Toy-v0"), &observation, &action, &episodes).unwrap()
+    }
+
+    #[test]
+    fn a_file_gives_back_what_was_saved() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.demos");
+        let ours = recorded(&[5, 1, 7]);
+        ours.save(&path).unwrap();
+        let theirs = Demonstrations::load(&path).unwrap();
+        assert_eq!(ours.episodes, theirs.episodes);
+        assert_eq!((ours.env, ours.observation_space, ours.stride), (theirs.env, theirs.observation_space, 1));
+        assert_eq!(ours.observations, theirs.observations);
+        assert_eq!(ours.actions, theirs.actions);
+        assert_eq!(ours.final_observations, theirs.final_observations);
+        assert_eq!(Vec::<f32>::try_from(theirs.final_observations.get(2)).unwrap(), [2.0, 7.0]);
+    }
+
+    #[test]
+    fn striding_follows_the_papers_rule() {
+        let all = recorded(&[100, 100, 100]);
+        let chosen = all.select(&DemoSelection { stride: 20, ..Default::default() }).unwrap();
+        assert_eq!((chosen.pairs(), chosen.episodes[1].pairs, chosen.stride), (15, 5, 20));
+        let steps = Vec::<i64>::try_from(&chosen.steps).unwrap();
+        for episode in steps.chunks(5) {
+            assert!(episode[0] < 20 && episode.windows(2).all(|w| w[1] - w[0] == 20), "{steps:?}");
+        }
+        assert!(steps[0] != steps[5] || steps[5] != steps[10], "one offset for all: {steps:?}");
+        // The same pairs whether an episode is chosen alone or with others.
+        let second = all.select(&DemoSelection { skip: 1, episodes: Some(1), stride: 20 }).unwrap();
+        assert_eq!(Vec::<i64>::try_from(&second.steps).unwrap(), steps[5..10]);
+        assert_eq!(second.observations, chosen.observations.narrow(0, 5, 5));
+        assert!(chosen.select(&DemoSelection { stride: 2, ..Default::default() }).is_err());
+        assert!(all.select(&DemoSelection { episodes: Some(4), ..Default::default() }).is_err());
+    }
+
+    #[test]
+    fn bad_files_are_refused_with_the_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.demos");
+        let refused = |demonstrations: &Demonstrations| {
+            demonstrations.save(&path).unwrap();
+            Demonstrations::load(&path).unwrap_err().to_string()
+        };
+        let mut with_nan = recorded(&[4]);
+        let _ = with_nan.observations.get(2).fill_(f64::NAN);
+        assert!(refused(&with_nan).contains("`observation` row 2"));
+        with_nan = recorded(&[4]);
+        let _ = with_nan.actions.get(3).fill_(3);
+        assert!(refused(&with_nan).contains("`action` row 3 lies outside Discrete(3)"));
+        with_nan = recorded(&[4]);
+        with_nan.rewards = with_nan.rewards.narrow(0, 0, 3);
+        assert!(refused(&with_nan).contains("`reward`"));
+    }
+}

@@ -1,0 +1,651 @@
+//! Generative adversarial imitation learning (Ho & Ermon 2016): a discriminator between the expert's and the
+//! policy's (observation, action) pairs, and its verdict as the policy's reward.
+//!
+//! The paper writes D → 1 for the policy; here, as in its authors' code and in all of Imago, **expert = 1**.
+
+use imago::generative::adversarial::{
+    accuracy, bernoulli_entropy, discriminator_loss, gradient_penalty, power_iteration, spectrally_normalised,
+};
+use imago::nn::{Activation, Adam, Flat, Init, Layout, Linear, Mlp, RunningNorm, features_of};
+use imago::rollout::Batch;
+use imago::run::{Log, State};
+use imago::signal::{Evidence, RewardSignal, Verdict};
+use imago::{Error, Result, Stream};
+use imago_envs::Space;
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use crate::Demonstrations;
+
+/// From logit x of a pair to its reward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RewardForm {
+    /// softplus(x) = −log(1 − D) > 0: rewards long episodes; for tasks that end on failure.
+    Positive,
+    /// −softplus(−x) = log D < 0: rewards short episodes; for tasks that end on success.
+    Negative,
+    /// x = log D − log(1 − D): either sign.
+    Logit,
+}
+
+impl RewardForm {
+    /// The reward, elementwise; from the logit, so that it neither overflows nor saturates.
+    pub fn reward(self, logit: &Tensor) -> Tensor {
+        match self {
+            RewardForm::Positive => logit.softplus(),
+            RewardForm::Negative => -(-logit).softplus(),
+            RewardForm::Logit => logit.shallow_clone(),
+        }
+    }
+}
+
+/// How the discriminator sees a discrete action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActionInput {
+    /// As one-hot input beside the observation.
+    OneHot,
+    /// One logit for each action, the taken one's counts (the paper's code).
+    PerActionLogit,
+}
+
+/// Settings of [`Gail`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GailConfig {
+    /// The reward's form: decides which way episode endings bias the policy.
+    pub reward: RewardForm,
+    /// Widths of the discriminator's hidden layers.
+    pub hidden: Vec<i64>,
+    /// Their non-linearity.
+    pub activation: Activation,
+    /// How it sees discrete actions; continuous ones are always inputs.
+    pub action_input: ActionInput,
+    /// Adam's step size.
+    pub learning_rate: f64,
+    /// Discriminator steps after each rollout.
+    pub updates_per_round: usize,
+    /// Expert pairs, and as many of the policy, in a step; 0 takes the whole replay.
+    pub batch_size: usize,
+    /// Policy pairs are drawn from this many latest rollouts.
+    pub replay_rollouts: usize,
+    /// Factor of the entropy bonus −H(σ(x)), each class weighing the same.
+    pub entropy_bonus: f64,
+    /// Factor of the gradient penalty; 0 is off.
+    pub gradient_penalty: f64,
+    /// The gradient norm it pulls towards.
+    pub gradient_penalty_target: f64,
+    /// Divide every weight matrix by its largest singular value.
+    pub spectral_norm: bool,
+    /// Train towards 1 − ε and ε.
+    pub label_smoothing: f64,
+    /// Standardise its inputs by their own running statistics.
+    pub normalise: bool,
+}
+
+impl Default for GailConfig {
+    fn default() -> Self {
+        Self {
+            reward: RewardForm::Positive,
+            hidden: vec![64, 64],
+            activation: Activation::Tanh,
+            action_input: ActionInput::OneHot,
+            learning_rate: 1e-3,
+            updates_per_round: 8,
+            batch_size: 256,
+            replay_rollouts: 1,
+            entropy_bonus: 1e-3,
+            gradient_penalty: 0.0,
+            gradient_penalty_target: 1.0,
+            spectral_norm: false,
+            label_smoothing: 0.0,
+            normalise: true,
+        }
+    }
+}
+
+/// The network: features of a pair → logit.
+struct Discriminator {
+    flat: Flat,
+    adam: Adam,
+    mlp: Mlp,
+    out: Linear,
+    /// Left singular vectors of every weight matrix, if they are normalised.
+    singular: Vec<Tensor>,
+    normaliser: Option<RunningNorm>,
+    observation: Space,
+    action: Space,
+    per_action: bool,
+}
+
+/// Pairs as the network reads them: input features `[B, F]` and, for per-action logits, which one counts.
+struct Pairs {
+    features: Tensor,
+    choice: Option<Tensor>,
+}
+
+impl Discriminator {
+    fn new(config: &GailConfig, observation: &Space, action: &Space, rng: &mut Stream) -> Self {
+        let discrete = matches!(action, Space::Discrete { .. });
+        let per_action = discrete && config.action_input == ActionInput::PerActionLogit;
+        let width = |space: &Space| match space {
+            Space::Box { .. } => space.len() as i64,
+            Space::Discrete { n, .. } => *n,
+        };
+        let input = width(observation) + if per_action { 0 } else { width(action) };
+        let mut layout = Layout::default();
+        let mlp =
+            Mlp::new(&mut layout, "discriminator", input, &config.hidden, config.activation, Init::GlorotUniform);
+        let last = *config.hidden.last().unwrap_or(&input);
+        let outputs = if per_action { width(action) } else { 1 };
+        // A zero last layer: D = ½ and one reward for everything, until the first update. A spectrally
+        // normalised one would be divided by 0.
+        let init = if config.spectral_norm { Init::GlorotUniform } else { Init::Constant(0.0) };
+        let out = Linear::new(&mut layout, "discriminator/out", last, outputs, init);
+        let flat = Flat::new(layout, rng);
+        let mut singular = Vec::new();
+        if config.spectral_norm {
+            for layer in mlp.layers.iter().chain([&out]) {
+                let u = rng.normals(&[flat.get(layer.weight).size()[0]]);
+                singular.push(&u / u.norm());
+            }
+        }
+        Self {
+            adam: Adam::new(&flat, 1e-8),
+            normaliser: config.normalise.then(|| RunningNorm::new(input as usize, 1e-5, None)),
+            flat,
+            mlp,
+            out,
+            singular,
+            observation: observation.clone(),
+            action: action.clone(),
+            per_action,
+        }
+    }
+
+    /// Observations `[B, …]` and actions `[B, …]` as input. Actions count as executed: clipped to their space.
+    fn pairs(&self, observation: &Tensor, action: &Tensor) -> Pairs {
+        let observed = features_of(&self.observation, observation);
+        match (&self.action, self.per_action) {
+            (_, true) => Pairs { features: observed, choice: Some(action.view([-1, 1])) },
+            (Space::Discrete { .. }, false) => {
+                Pairs { features: Tensor::cat(&[observed, features_of(&self.action, action)], 1), choice: None }
+            }
+            (Space::Box { low, high, .. }, false) => {
+                let bound = |b: &[f64]| Tensor::from_slice(&b.iter().map(|&x| x as f32).collect::<Vec<f32>>());
+                let executed = action
+                    .view([-1, low.len() as i64])
+                    .clamp_tensor(Some(bound(low)), Some(bound(high)));
+                Pairs { features: Tensor::cat(&[observed, executed], 1), choice: None }
+            }
+        }
+    }
+
+    fn normalised(&self, features: &Tensor) -> Tensor {
+        match &self.normaliser {
+            Some(normaliser) => normaliser.normalise(features),
+            None => features.shallow_clone(),
+        }
+    }
+
+    /// Logits `[B]` of normalised features.
+    fn logits(&self, features: &Tensor, choice: Option<&Tensor>) -> Tensor {
+        let layers = self.mlp.layers.iter().chain([&self.out]).enumerate();
+        let count = self.mlp.layers.len();
+        let x = layers.fold(features.shallow_clone(), |x, (i, layer)| {
+            let y = match self.singular.get(i) {
+                Some(u) => {
+                    let weight = spectrally_normalised(self.flat.get(layer.weight), u);
+                    x.linear(&weight, Some(self.flat.get(layer.bias)))
+                }
+                None => layer.forward(&self.flat, &x),
+            };
+            if i < count { self.mlp.activation.apply(y) } else { y }
+        });
+        match choice {
+            Some(choice) => x.gather(1, choice, false).squeeze_dim(1),
+            None => x.squeeze_dim(1),
+        }
+    }
+
+    /// Logits `[B]` of pairs, statistics frozen.
+    fn score(&self, pairs: &Pairs) -> Tensor {
+        self.logits(&self.normalised(&pairs.features), pairs.choice.as_ref())
+    }
+
+    fn state(&mut self, state: &mut State) -> Result<()> {
+        self.flat.state(state)?;
+        state.scope("adam", |state| self.adam.state(state))?;
+        for (i, u) in self.singular.iter_mut().enumerate() {
+            state.tensor(&format!("singular{i}"), u)?;
+        }
+        match &mut self.normaliser {
+            Some(normaliser) => state.scope("normaliser", |state| normaliser.state(state)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The policy's latest pairs, a ring.
+struct Replay {
+    observation: Tensor,
+    action: Tensor,
+    filled: i64,
+    next: i64,
+}
+
+impl Replay {
+    fn push(&mut self, observation: &Tensor, action: &Tensor) {
+        let capacity = self.observation.size()[0];
+        let count = observation.size()[0];
+        let first = count.min(capacity - self.next);
+        for (start, len, to) in [(0, first, self.next), (first, count - first, 0)] {
+            self.observation.narrow(0, to, len).copy_(&observation.narrow(0, start, len));
+            self.action.narrow(0, to, len).copy_(&action.narrow(0, start, len));
+        }
+        self.next = (self.next + count) % capacity;
+        self.filled = (self.filled + count).min(capacity);
+    }
+}
+
+/// Smoothed figures of the discriminator, for the verdict.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Health {
+    accuracy_expert: f64,
+    accuracy_policy: f64,
+    logit_expert: f64,
+    logit_policy: f64,
+    rounds: u64,
+}
+
+impl Health {
+    fn observe(&mut self, now: [f64; 4]) {
+        self.rounds += 1;
+        let rate = (1.0 / self.rounds as f64).max(0.1);
+        let smoothed =
+            [&mut self.accuracy_expert, &mut self.accuracy_policy, &mut self.logit_expert, &mut self.logit_policy];
+        for (old, new) in smoothed.into_iter().zip(now) {
+            *old += rate * (new - *old);
+        }
+    }
+
+    /// One word and what it means.
+    fn diagnosis(&self) -> (&'static str, &'static str) {
+        let (expert, policy) = (self.logit_expert, self.logit_policy);
+        if self.rounds == 0 {
+            ("untrained", "the discriminator was never updated")
+        } else if expert * policy > 0.0 && expert.abs().min(policy.abs()) > 2.0 {
+            ("collapsed", "it calls everything the same, so its reward carries no information; lower its learning rate or give it more policy pairs")
+        } else if self.accuracy_expert > 0.95 && self.accuracy_policy > 0.95 {
+            ("saturated", "it tells expert and policy apart almost perfectly: the policy has not caught up, or the discriminator is too strong (try gradient_penalty, spectral_norm or fewer updates_per_round)")
+        } else {
+            ("balanced", "it neither fails nor wins outright, as it should")
+        }
+    }
+}
+
+/// GAIL as a reward signal.
+pub struct Gail {
+    config: GailConfig,
+    discriminator: Discriminator,
+    expert_observation: Tensor,
+    expert_action: Tensor,
+    expert_return: f64,
+    expert_return_std: f64,
+    replay: Replay,
+    health: Health,
+}
+
+impl Gail {
+    /// A discriminator for `demonstrations`; `rollout` is the number of transitions in a rollout.
+    ///
+    /// # Errors
+    /// Demonstrations without a single pair.
+    pub fn new(
+        config: GailConfig,
+        demonstrations: &Demonstrations,
+        rollout: usize,
+        rng: &mut Stream,
+    ) -> Result<Self> {
+        if demonstrations.pairs() == 0 {
+            return Err(Error::Invalid("the demonstrations hold no pair to imitate".into()));
+        }
+        let discriminator =
+            Discriminator::new(&config, &demonstrations.observation_space, &demonstrations.action_space, rng);
+        let capacity = (rollout * config.replay_rollouts.max(1)) as i64;
+        let ring = |like: &Tensor| {
+            let mut shape = like.size();
+            shape[0] = capacity;
+            Tensor::zeros(&shape[..], (like.kind(), like.device()))
+        };
+        let (expert_return, expert_return_std) = demonstrations.return_mean_std();
+        Ok(Self {
+            config,
+            discriminator,
+            expert_observation: demonstrations.observations.shallow_clone(),
+            expert_action: demonstrations.actions.shallow_clone(),
+            expert_return,
+            expert_return_std,
+            replay: Replay {
+                observation: ring(&demonstrations.observations),
+                action: ring(&demonstrations.actions),
+                filled: 0,
+                next: 0,
+            },
+            health: Health::default(),
+        })
+    }
+
+    /// Pairs drawn with replacement.
+    fn draw(&self, observation: &Tensor, action: &Tensor, from: i64, count: i64, rng: &mut Stream) -> Pairs {
+        let index = rng.indices(from as usize, count as usize);
+        self.discriminator.pairs(&observation.index_select(0, &index), &action.index_select(0, &index))
+    }
+
+    fn draw_expert(&self, count: i64, rng: &mut Stream) -> Pairs {
+        let size = self.expert_observation.size()[0];
+        self.draw(&self.expert_observation, &self.expert_action, size, count, rng)
+    }
+
+    fn draw_policy(&self, count: i64, rng: &mut Stream) -> Pairs {
+        match self.config.batch_size {
+            0 => self.discriminator.pairs(
+                &self.replay.observation.narrow(0, 0, self.replay.filled),
+                &self.replay.action.narrow(0, 0, self.replay.filled),
+            ),
+            _ => self.draw(&self.replay.observation, &self.replay.action, self.replay.filled, count, rng),
+        }
+    }
+
+    /// One step of the discriminator; returns accuracies and mean logits on expert and policy.
+    fn step(&mut self, rng: &mut Stream, log: &mut Log) -> Result<[f64; 4]> {
+        let count = match self.config.batch_size {
+            0 => self.replay.filled,
+            size => size as i64,
+        };
+        let (expert, policy) = (self.draw_expert(count, rng), self.draw_policy(count, rng));
+        let discriminator = &mut self.discriminator;
+        let matrices = discriminator.mlp.layers.iter().chain([&discriminator.out]);
+        for (layer, u) in matrices.zip(&mut discriminator.singular) {
+            power_iteration(discriminator.flat.get(layer.weight), u);
+        }
+        let (real, generated) =
+            (discriminator.normalised(&expert.features), discriminator.normalised(&policy.features));
+        let expert_logits = discriminator.logits(&real, expert.choice.as_ref());
+        let policy_logits = discriminator.logits(&generated, policy.choice.as_ref());
+        let loss = discriminator_loss(&expert_logits, &policy_logits, self.config.label_smoothing);
+        let entropy = bernoulli_entropy(&expert_logits) + bernoulli_entropy(&policy_logits);
+        let mut total = &loss - &entropy * self.config.entropy_bonus;
+        if self.config.gradient_penalty > 0.0 {
+            let mix = rng.uniforms(&[count, 1]);
+            // Between two per-action pairs the expert's action counts: half an action has no logit.
+            let f = |x: &Tensor| discriminator.logits(x, expert.choice.as_ref());
+            let penalty =
+                gradient_penalty(f, &real, &generated, &mix, self.config.gradient_penalty_target)?;
+            log.scalar("discriminator/gradient_penalty", penalty.double_value(&[]));
+            total += penalty * self.config.gradient_penalty;
+        }
+        discriminator.flat.backward(&total)?;
+        let norm = discriminator.flat.gradient_norm();
+        if !norm.is_finite() {
+            let what = discriminator.flat.first_non_finite().unwrap_or("the loss".into());
+            let batch = vec![("expert".into(), real.detach()), ("policy".into(), generated.detach())];
+            return Err(Error::NonFinite { what: format!("GAIL: {what}"), batch });
+        }
+        discriminator.adam.update(&mut discriminator.flat, self.config.learning_rate);
+        let mean = |x: &Tensor| x.mean(Kind::Float).double_value(&[]);
+        let figures = [
+            accuracy(&expert_logits, true),
+            accuracy(&policy_logits, false),
+            mean(&expert_logits),
+            mean(&policy_logits),
+        ];
+        log.scalar("discriminator/loss", loss.double_value(&[]));
+        log.scalar("discriminator/accuracy_expert", figures[0]);
+        log.scalar("discriminator/accuracy_policy", figures[1]);
+        log.scalar("discriminator/logit_expert", figures[2]);
+        log.scalar("discriminator/logit_policy", figures[3]);
+        log.scalar("discriminator/entropy", entropy.double_value(&[]) / 2.0);
+        log.scalar("discriminator/gradient_norm", norm);
+        Ok(figures)
+    }
+}
+
+impl RewardSignal for Gail {
+    fn reward(&mut self, batch: &Batch) -> Result<Tensor> {
+        let pairs = self.discriminator.pairs(&batch.flat_observation(), &batch.flat_action());
+        Ok(batch.in_lead(&self.config.reward.reward(&self.discriminator.score(&pairs))))
+    }
+
+    fn update(&mut self, recent: &Batch, rng: &mut Stream, log: &mut Log) -> Result<()> {
+        let valid = recent.valid_index();
+        let count = valid.size()[0];
+        if count == 0 {
+            return Ok(());
+        }
+        let observation = recent.flat_observation().index_select(0, &valid);
+        let action = recent.flat_action().index_select(0, &valid);
+        self.replay.push(&observation, &action);
+        // Statistics of both classes in equal parts, once a rollout.
+        let expert = self.draw_expert(count, rng);
+        let policy = self.discriminator.pairs(&observation, &action);
+        if let Some(normaliser) = &mut self.discriminator.normaliser {
+            normaliser.update(&Tensor::cat(&[expert.features, policy.features], 0));
+        }
+        let mut sums = [0.0; 4];
+        for _ in 0..self.config.updates_per_round {
+            let figures = self.step(rng, log)?;
+            sums.iter_mut().zip(figures).for_each(|(sum, x)| *sum += x / self.config.updates_per_round as f64);
+        }
+        if self.config.updates_per_round > 0 {
+            self.health.observe(sums);
+        }
+        Ok(())
+    }
+
+    fn state(&mut self, state: &mut State) -> Result<()> {
+        state.scope("discriminator", |state| self.discriminator.state(state))?;
+        state.value("health", &mut self.health)?;
+        // With one rollout the ring is overwritten before it is read.
+        if self.config.replay_rollouts > 1 {
+            state.tensor("replay_observation", &mut self.replay.observation)?;
+            state.tensor("replay_action", &mut self.replay.action)?;
+            state.value("replay_filled", &mut self.replay.filled)?;
+            state.value("replay_next", &mut self.replay.next)?;
+        }
+        Ok(())
+    }
+
+    fn verdict(&self, evidence: &Evidence) -> Option<Verdict> {
+        let (word, meaning) = self.health.diagnosis();
+        let matched = evidence.return_mean.map(|reached| {
+            reached >= self.expert_return - self.expert_return_std.max(0.05 * self.expert_return.abs())
+        });
+        let returns = match (matched, evidence.return_mean) {
+            (Some(true), Some(reached)) => format!(
+                "The policy matched the demonstrations: return {reached:.1}, theirs {:.1}.",
+                self.expert_return
+            ),
+            (_, Some(reached)) => format!(
+                "The policy did not match the demonstrations: return {reached:.1}, theirs {:.1}.",
+                self.expert_return
+            ),
+            (_, None) => "The policy was not evaluated, so whether it matched is unknown.".into(),
+        };
+        let (bias, why) = termination_bias(self.config.reward, evidence);
+        Some(Verdict {
+            text: format!("{returns} The discriminator is {word}: {meaning}. Termination bias: {why}."),
+            fields: serde_json::json!({
+                "matched": matched,
+                "demonstrations_return": self.expert_return,
+                "discriminator": word,
+                "accuracy_expert": self.health.accuracy_expert,
+                "accuracy_policy": self.health.accuracy_policy,
+                "termination_bias": bias,
+            }),
+        })
+    }
+}
+
+/// Which way the ends of episodes push a policy under this reward, whatever the demonstrations say.
+fn termination_bias(form: RewardForm, evidence: &Evidence) -> (&'static str, String) {
+    let Evidence { episodes, terminated, .. } = *evidence;
+    if episodes == 0 {
+        return ("unknown", "unknown, since no episode ended during training".into());
+    }
+    if terminated == 0 {
+        return ("none", format!("none, since all {episodes} training episodes ran to their time limit"));
+    }
+    let ended = format!("{terminated} of {episodes} training episodes were ended by the task");
+    match form {
+        RewardForm::Positive => (
+            "survival",
+            format!(
+                "{ended} and every step pays a positive reward, so long episodes pay whatever they look like: \
+                 part of the score may be survival, not imitation"
+            ),
+        ),
+        RewardForm::Negative => (
+            "early_end",
+            format!("{ended} and every step costs, so ending early pays whatever it looks like"),
+        ),
+        RewardForm::Logit => (
+            "either",
+            format!(
+                "{ended}; the reward has either sign, so ends attract a policy that looks worse than the expert \
+                 and repel one that looks better"
+            ),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use imago::rollout::Lead;
+    use tch::Device;
+
+    fn config() -> GailConfig {
+        GailConfig { batch_size: 64, ..Default::default() }
+    }
+
+    fn demonstrations(observation: &[f32], action: &[i64]) -> Demonstrations {
+        Demonstrations::from_pairs(
+            Space::floats(&[1], -10.0, 10.0),
+            Space::discrete(2),
+            Tensor::from_slice(observation).view([-1, 1]),
+            Tensor::from_slice(action),
+        )
+    }
+
+    fn flat(observation: &[f32], action: &[i64]) -> Batch {
+        let count = action.len() as i64;
+        let bools = |value: f64| Tensor::full([count], value, (Kind::Bool, Device::Cpu));
+        Batch {
+            lead: Lead::Flat(count),
+            observations: Tensor::from_slice(observation).view([-1, 1]),
+            action: Tensor::from_slice(action),
+            log_prob: None,
+            values: None,
+            reward: Tensor::zeros([count], (Kind::Float, Device::Cpu)),
+            terminated: bools(0.0),
+            truncated: bools(0.0),
+            start: bools(0.0),
+            valid: bools(1.0),
+            ends: None,
+        }
+    }
+
+    #[test]
+    fn reward_forms_by_hand() {
+        let x = Tensor::from_slice(&[0.0f32, 3f32.ln(), 1000.0, -1000.0]);
+        let close = |form: RewardForm, wanted: [f64; 4]| {
+            for (i, wanted) in wanted.into_iter().enumerate() {
+                assert!((form.reward(&x).double_value(&[i as i64]) - wanted).abs() < 1e-4, "{form:?} {i}");
+            }
+        };
+        // D = ½ and ¾, and logits where log(1 − σ(x)) would be infinite.
+        close(RewardForm::Positive, [2f64.ln(), 4f64.ln(), 1000.0, 0.0]);
+        close(RewardForm::Negative, [-(2f64.ln()), 0.75f64.ln(), 0.0, -1000.0]);
+        close(RewardForm::Logit, [0.0, 3f64.ln(), 1000.0, -1000.0]);
+    }
+
+    #[test]
+    fn starts_undecided_and_with_the_papers_parameter_count() {
+        let mut rng = Stream::new(0, "gail", 0, 0);
+        let demonstrations = demonstrations(&[0.0, 1.0], &[0, 1]);
+        let mut gail = Gail::new(config(), &demonstrations, 4, &mut rng).unwrap();
+        let reward = gail.reward(&flat(&[5.0, -3.0], &[0, 1])).unwrap();
+        assert!((reward - 2f64.ln()).abs().max().double_value(&[]) < 1e-6);
+        let paper = GailConfig {
+            hidden: vec![100, 100],
+            action_input: ActionInput::PerActionLogit,
+            ..Default::default()
+        };
+        let (observation, action) = (Space::floats(&[4], -1.0, 1.0), Space::discrete(2));
+        assert_eq!(Discriminator::new(&paper, &observation, &action, &mut rng).flat.count(), 10_802);
+        let (observation, action) = (Space::floats(&[11], -1.0, 1.0), Space::floats(&[3], -1.0, 1.0));
+        assert_eq!(Discriminator::new(&paper, &observation, &action, &mut rng).flat.count(), 11_701);
+    }
+
+    /// Every option learns to pay what the expert does more than what the policy did.
+    #[test]
+    fn learns_to_pay_the_experts_pairs() {
+        let variants = [
+            config(),
+            GailConfig { action_input: ActionInput::PerActionLogit, ..config() },
+            GailConfig { gradient_penalty: 1.0, ..config() },
+            GailConfig { gradient_penalty: 1.0, action_input: ActionInput::PerActionLogit, ..config() },
+            GailConfig { spectral_norm: true, learning_rate: 1e-2, ..config() },
+            GailConfig { label_smoothing: 0.1, normalise: false, ..config() },
+            GailConfig { batch_size: 0, replay_rollouts: 3, ..config() },
+        ];
+        for config in variants {
+            let mut rng = Stream::new(1, "gail", 0, 0);
+            let demonstrations = demonstrations(&[1.0, 1.2, -0.8, -1.0], &[1, 1, 0, 0]);
+            let mut gail = Gail::new(config.clone(), &demonstrations, 6, &mut rng).unwrap();
+            let recent = flat(&[1.0, 1.2, 0.8, -1.0, -1.1, -0.9], &[0, 0, 0, 1, 1, 1]);
+            for _ in 0..60 {
+                gail.update(&recent, &mut rng, &mut Log::default()).unwrap();
+            }
+            let expert = gail.reward(&flat(&[1.0, -1.0], &[1, 0])).unwrap().min().double_value(&[]);
+            let policy = gail.reward(&flat(&[1.0, -1.0], &[0, 1])).unwrap().max().double_value(&[]);
+            assert!(expert > policy + 0.1, "{config:?}: {expert} {policy}");
+        }
+    }
+
+    #[test]
+    fn statistics_are_frozen_while_scoring() {
+        let mut rng = Stream::new(2, "gail", 0, 0);
+        let mut gail = Gail::new(config(), &demonstrations(&[0.0, 1.0], &[0, 1]), 2, &mut rng).unwrap();
+        gail.update(&flat(&[3.0, 4.0], &[1, 0]), &mut rng, &mut Log::default()).unwrap();
+        let before = gail.discriminator.normaliser.clone();
+        let _ = gail.reward(&flat(&[100.0, -100.0], &[0, 1])).unwrap();
+        assert_eq!(before, gail.discriminator.normaliser);
+    }
+
+    #[test]
+    fn the_ring_keeps_the_latest_rollouts() {
+        let zeros = |kind| Tensor::zeros([4, 1], (kind, Device::Cpu));
+        let mut replay =
+            Replay { observation: zeros(Kind::Float), action: zeros(Kind::Int64), filled: 0, next: 0 };
+        for start in [0.0f32, 3.0, 6.0] {
+            let rows = Tensor::from_slice(&[start, start + 1.0, start + 2.0]).view([3, 1]);
+            replay.push(&rows, &rows.to_kind(Kind::Int64));
+        }
+        let mut kept = Vec::<f32>::try_from(replay.observation.view(-1)).unwrap();
+        kept.sort_by(f32::total_cmp);
+        assert_eq!((kept, replay.filled), (vec![5.0, 6.0, 7.0, 8.0], 4));
+    }
+
+    #[test]
+    fn verdict_names_the_bias_of_the_reward_form() {
+        let evidence = Evidence { return_mean: Some(1.0), episodes: 10, terminated: 4 };
+        assert_eq!(termination_bias(RewardForm::Positive, &evidence).0, "survival");
+        assert_eq!(termination_bias(RewardForm::Negative, &evidence).0, "early_end");
+        let fixed = Evidence { terminated: 0, ..evidence };
+        assert_eq!(termination_bias(RewardForm::Positive, &fixed).0, "none");
+    }
+}

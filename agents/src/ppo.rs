@@ -1,0 +1,345 @@
+//! Proximal policy optimisation (Schulman et al. 2017) with the details that published results rest on
+//! (Huang et al. 2022, "The 37 implementation details").
+
+use imago::memory::slice;
+use imago::nn::{ActorCritic, Adam};
+use imago::rollout::{AdvantageInput, Batch, generalised_advantage};
+use imago::run::{Log, State};
+use imago::signal::{Signals, When};
+use imago::{Error, Result, Stream};
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+/// Settings of [`Ppo`]. Defaults are Stable-Baselines3's for vector observations.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PpoConfig {
+    /// Adam's step size.
+    pub learning_rate: f64,
+    /// Lower the learning rate linearly to 0 over the run.
+    pub anneal_learning_rate: bool,
+    /// Passes over each rollout.
+    pub epochs: usize,
+    /// Transitions in a gradient step; the last one of an epoch may be smaller.
+    pub minibatch_size: usize,
+    /// γ of the signals that do not set their own.
+    pub discount: f64,
+    /// λ of generalised advantage estimation.
+    pub gae_lambda: f64,
+    /// ε: probability ratios count only within 1 ± ε.
+    pub clip: f64,
+    /// Values move at most this far from the old ones in a rollout; off if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value_clip: Option<f64>,
+    /// Factor of the entropy bonus.
+    pub entropy_coefficient: f64,
+    /// Factor of the value loss (V − R)², summed over value heads.
+    pub value_coefficient: f64,
+    /// The global gradient norm is clipped to this.
+    pub max_gradient_norm: f64,
+    /// Standardise advantages in each minibatch.
+    pub normalise_advantage: bool,
+    /// Stop the epochs early when the approximate KL divergence exceeds 1.5 × this; off if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_kl: Option<f64>,
+    /// Adam's ε.
+    pub adam_epsilon: f64,
+}
+
+impl Default for PpoConfig {
+    fn default() -> Self {
+        Self {
+            learning_rate: 3e-4,
+            anneal_learning_rate: false,
+            epochs: 10,
+            minibatch_size: 64,
+            discount: 0.99,
+            gae_lambda: 0.95,
+            clip: 0.2,
+            value_clip: None,
+            entropy_coefficient: 0.0,
+            value_coefficient: 0.5,
+            max_gradient_norm: 0.5,
+            normalise_advantage: true,
+            target_kl: None,
+            adam_epsilon: 1e-5,
+        }
+    }
+}
+
+/// −mean min(r Â, clip(r, 1 − ε, 1 + ε) Â), r = exp(log π − log π_old): equation 7. All `[B]`.
+pub fn policy_loss(log_ratio: &Tensor, advantage: &Tensor, clip: f64) -> Tensor {
+    let ratio = log_ratio.exp();
+    let clipped = ratio.clamp(1.0 - clip, 1.0 + clip) * advantage;
+    -(ratio * advantage).minimum(&clipped).mean(Kind::Float)
+}
+
+/// mean (V − R)², summed over value heads. `[B, H]` each. With `clip`, the larger of this and the error of
+/// V_old + clamp(V − V_old, ±clip), as in PPO's original code.
+pub fn value_loss(value: &Tensor, old: &Tensor, returns: &Tensor, clip: Option<f64>) -> Tensor {
+    let error = (value - returns).square();
+    let error = match clip {
+        Some(clip) => {
+            let clipped: Tensor = old + (value - old).clamp(-clip, clip) - returns;
+            error.maximum(&clipped.square())
+        }
+        None => error,
+    };
+    error.mean_dim([0i64].as_slice(), false, Kind::Float).sum(Kind::Float)
+}
+
+/// mean (r − 1) − log r: the low-variance, always positive estimate of KL(old ‖ new) (Schulman 2020).
+pub fn approximate_kl(log_ratio: &Tensor) -> f64 {
+    (log_ratio.exp() - 1.0 - log_ratio).mean(Kind::Float).double_value(&[])
+}
+
+/// (Â − mean) / (deviation + 1e-8), `[B]`; unchanged if there is only one.
+fn standardised(advantage: &Tensor) -> Tensor {
+    match advantage.size()[0] {
+        0 | 1 => advantage.shallow_clone(),
+        _ => (advantage - advantage.mean(Kind::Float)) / (advantage.std(true) + 1e-8),
+    }
+}
+
+/// A rollout flattened to `[B]` rows, ready to be shuffled.
+struct Rows {
+    observation: Tensor,
+    action: Tensor,
+    log_prob: Tensor,
+    /// `[B]`, summed over value heads.
+    advantage: Tensor,
+    /// `[B, H]`
+    value: Tensor,
+    /// `[B, H]`
+    returns: Tensor,
+}
+
+impl Rows {
+    fn map(&self, f: impl Fn(&Tensor) -> Tensor) -> Self {
+        Self {
+            observation: f(&self.observation),
+            action: f(&self.action),
+            log_prob: f(&self.log_prob),
+            advantage: f(&self.advantage),
+            value: f(&self.value),
+            returns: f(&self.returns),
+        }
+    }
+
+    fn tensors(&self) -> Vec<(String, Tensor)> {
+        [
+            ("observation", &self.observation),
+            ("action", &self.action),
+            ("log_prob", &self.log_prob),
+            ("advantage", &self.advantage),
+            ("value", &self.value),
+            ("return", &self.returns),
+        ]
+        .map(|(name, tensor)| (name.into(), tensor.detach().copy()))
+        .into()
+    }
+}
+
+/// The learner: a policy and how it improves.
+pub struct Ppo {
+    config: PpoConfig,
+    /// The policy being trained.
+    pub policy: ActorCritic,
+    adam: Adam,
+}
+
+impl Ppo {
+    /// A learner of `policy`.
+    pub fn new(config: PpoConfig, policy: ActorCritic) -> Self {
+        let adam = Adam::new(&policy.parameters, config.adam_epsilon);
+        Self { config, policy, adam }
+    }
+
+    /// One iteration: score the rollout through the signals, improve the policy, update statistics and signals.
+    /// `progress` through the run in `[0, 1]`; `rng` is this iteration's stream.
+    ///
+    /// # Errors
+    /// A NaN anywhere, with the batch in which it appeared; a signal's own errors.
+    pub fn learn(
+        &mut self,
+        rollout: Batch,
+        signals: &mut Signals,
+        progress: f64,
+        rng: &mut Stream,
+        log: &mut Log,
+    ) -> Result<()> {
+        if let Some(field) = rollout.first_non_finite() {
+            return Err(Error::NonFinite { what: format!("the rollout's {field}"), batch: rollout.tensors() });
+        }
+        signals.update(When::BeforeReward, &rollout, rng, log)?;
+        let rewards = signals.rewards(&rollout, progress, log)?;
+        let rows = self.advantages(&rollout, &rewards, signals)?;
+        self.improve(&rows, progress, rng, log)?;
+        // Not before: the stored log-probabilities were computed with the old statistics.
+        self.policy.update_normaliser(&rows.observation);
+        signals.update(When::AfterPolicy, &rollout, rng, log)
+    }
+
+    /// Advantages and returns of every value head; advantages are summed, invalid rows dropped.
+    fn advantages(&self, rollout: &Batch, rewards: &[Tensor], signals: &Signals) -> Result<Rows> {
+        let missing = || Error::Invalid("PPO needs rollouts with values and log-probabilities".into());
+        let (values, log_prob) =
+            (rollout.values.as_ref().ok_or_else(missing)?, rollout.log_prob.as_ref().ok_or_else(missing)?);
+        let true_next = rollout.next_values().ok_or_else(missing)?;
+        let (steps, envs) = (true_next.size()[0], true_next.size()[1]);
+        let never = vec![false; (steps * envs) as usize];
+        let (mut advantage, mut returns) = (Vec::new(), Vec::new());
+        for (h, head) in signals.heads.iter().enumerate() {
+            let column = |x: &Tensor| x.select(2, h as i64).contiguous();
+            let value = column(&values.narrow(0, 0, steps));
+            // Returns that do not end with the episode go on with the value of what the policy saw next.
+            let next = if head.episodic { column(&true_next) } else { column(&values.narrow(0, 1, steps)) };
+            let ends = |flags| if head.episodic { slice::<bool>(flags) } else { &never };
+            let estimated = generalised_advantage(&AdvantageInput {
+                envs: envs as usize,
+                reward: slice(&rewards[h]),
+                value: slice(&value),
+                next_value: slice(&next),
+                terminated: ends(&rollout.terminated),
+                truncated: ends(&rollout.truncated),
+                valid: slice(&rollout.valid),
+                discount: head.discount as f32,
+                lambda: self.config.gae_lambda as f32,
+            });
+            let estimated = Tensor::from_slice(&estimated);
+            returns.push(&estimated + value.view(-1));
+            advantage.push(estimated);
+        }
+        let rows = Rows {
+            observation: rollout.flat_observation(),
+            action: rollout.flat_action(),
+            log_prob: log_prob.flatten(0, 1),
+            advantage: Tensor::stack(&advantage, 1).sum_dim_intlist([1i64].as_slice(), false, Kind::Float),
+            value: values.narrow(0, 0, steps).flatten(0, 1),
+            returns: Tensor::stack(&returns, 1),
+        };
+        let valid = rollout.valid_index();
+        Ok(if valid.size()[0] < steps * envs { rows.map(|x| x.index_select(0, &valid)) } else { rows })
+    }
+
+    /// `epochs` passes of clipped gradient steps over the rows.
+    fn improve(&mut self, rows: &Rows, progress: f64, rng: &mut Stream, log: &mut Log) -> Result<()> {
+        let config = &self.config;
+        let count = rows.advantage.size()[0];
+        let anneal = if config.anneal_learning_rate { 1.0 - progress } else { 1.0 };
+        let learning_rate = config.learning_rate * anneal;
+        let size = (config.minibatch_size as i64).clamp(1, count.max(1));
+        'epochs: for _ in 0..config.epochs {
+            // Shuffled once an epoch, so that minibatches are views.
+            let order = Tensor::from_slice(&rng.permutation(count as usize));
+            let shuffled = rows.map(|x| x.index_select(0, &order));
+            for start in (0..count).step_by(size as usize) {
+                let minibatch = shuffled.map(|x| x.narrow(0, start, size.min(count - start)));
+                let evaluated = self.policy.evaluate(&minibatch.observation, &minibatch.action);
+                let log_ratio = evaluated.log_prob - &minibatch.log_prob;
+                let kl = tch::no_grad(|| approximate_kl(&log_ratio.detach()));
+                if config.target_kl.is_some_and(|target| kl > 1.5 * target) {
+                    break 'epochs;
+                }
+                let advantage = match config.normalise_advantage {
+                    true => standardised(&minibatch.advantage),
+                    false => minibatch.advantage.shallow_clone(),
+                };
+                let policy_loss = policy_loss(&log_ratio, &advantage, config.clip);
+                let value_loss =
+                    value_loss(&evaluated.value, &minibatch.value, &minibatch.returns, config.value_clip);
+                let entropy = evaluated.entropy.mean(Kind::Float);
+                let loss = &policy_loss + &value_loss * config.value_coefficient
+                    - &entropy * config.entropy_coefficient;
+                self.policy.parameters.backward(&loss)?;
+                let norm = self.policy.parameters.clip_gradient(config.max_gradient_norm);
+                if !norm.is_finite() {
+                    let what = self.policy.parameters.first_non_finite().unwrap_or("the loss".into());
+                    return Err(Error::NonFinite {
+                        what: format!("policy: {what}"),
+                        batch: minibatch.tensors(),
+                    });
+                }
+                self.adam.update(&mut self.policy.parameters, learning_rate);
+                let clipped = log_ratio.exp().subtract_scalar(1.0).abs().gt(config.clip);
+                log.scalar("policy/loss", policy_loss.double_value(&[]));
+                log.scalar("policy/entropy", entropy.double_value(&[]));
+                log.scalar("policy/approximate_kl", kl);
+                log.scalar(
+                    "policy/clip_fraction",
+                    clipped.to_kind(Kind::Float).mean(Kind::Float).double_value(&[]),
+                );
+                log.scalar("policy/gradient_norm", norm);
+                log.scalar("value/loss", value_loss.double_value(&[]));
+            }
+        }
+        log.scalar("policy/learning_rate", learning_rate);
+        log.scalar("value/explained_variance", explained_variance(&rows.value, &rows.returns));
+        if let Some(what) = self.policy.parameters.first_non_finite() {
+            return Err(Error::NonFinite { what: format!("policy: {what}"), batch: rows.tensors() });
+        }
+        Ok(())
+    }
+
+    /// Saves or restores the policy and the optimiser.
+    pub fn state(&mut self, state: &mut State) -> Result<()> {
+        state.scope("policy", |state| self.policy.state(state))?;
+        state.scope("adam", |state| self.adam.state(state))
+    }
+}
+
+/// 1 − Var(R − V) / Var(R) of the first value head: 1 is perfect, 0 no better than the mean.
+fn explained_variance(value: &Tensor, returns: &Tensor) -> f64 {
+    let (value, returns) = (value.select(1, 0), returns.select(1, 0));
+    let variance = |x: &Tensor| x.var(false).double_value(&[]);
+    match variance(&returns) {
+        0.0 => 0.0,
+        total => 1.0 - variance(&(&returns - &value)) / total,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn near(tensor: Tensor, wanted: f64) {
+        assert!((tensor.double_value(&[]) - wanted).abs() < 1e-6, "{tensor:?} is not {wanted}");
+    }
+
+    #[test]
+    fn clipped_objective_by_hand() {
+        let log_ratio = Tensor::from_slice(&[1.5f32.ln(), 1.5f32.ln(), 0.5f32.ln(), 0.5f32.ln()]);
+        let advantage = Tensor::from_slice(&[1.0f32, -1.0, 1.0, -1.0]);
+        // min(1.5, 1.2), min(−1.5, −1.2), min(0.5, 0.8), min(−0.5, −0.8)
+        near(policy_loss(&log_ratio, &advantage, 0.2), -(1.2 - 1.5 + 0.5 - 0.8) / 4.0);
+    }
+
+    #[test]
+    fn value_loss_by_hand() {
+        let column = |values: &[f32]| Tensor::from_slice(values).view([-1, 1]);
+        let (value, old, returns) = (column(&[2.0, 0.0]), column(&[1.0, 1.0]), column(&[0.0, 3.0]));
+        near(value_loss(&value, &old, &returns, None), (4.0 + 9.0) / 2.0);
+        // Clipped to 1.1 and 0.9: max(4, 1.21) and max(9, 4.41).
+        near(value_loss(&value, &old, &returns, Some(0.1)), 6.5);
+        // The value moved towards the return, but too far: the clipped error is the larger one.
+        near(value_loss(&column(&[0.1]), &column(&[1.0]), &column(&[0.0]), Some(0.1)), 0.81);
+        // Two heads add up.
+        let two = |x: &Tensor| Tensor::cat(&[x, x], 1);
+        near(value_loss(&two(&value), &two(&old), &two(&returns), None), 13.0);
+    }
+
+    #[test]
+    fn kl_of_equal_policies_is_zero_and_else_positive() {
+        assert_eq!(approximate_kl(&Tensor::from_slice(&[0.0f32, 0.0])), 0.0);
+        let r = [2f64, 0.5];
+        let wanted = r.iter().map(|r| r - 1.0 - r.ln()).sum::<f64>() / 2.0;
+        assert!((approximate_kl(&Tensor::from_slice(&[2f32.ln(), 0.5f32.ln()])) - wanted).abs() < 1e-6);
+    }
+
+    #[test]
+    fn explained_variance_ends() {
+        let returns = Tensor::from_slice(&[1.0f32, 2.0, 3.0]).view([-1, 1]);
+        assert!((explained_variance(&returns, &returns) - 1.0).abs() < 1e-6);
+        assert!(explained_variance(&returns.zeros_like(), &returns).abs() < 1e-6);
+    }
+}

@@ -1,0 +1,77 @@
+//! What can go wrong with an environment, with the place and the mend in the message.
+
+/// Everything an environment can refuse or fail with.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No environment has this name.
+    #[error(
+        "unknown environment `{id}`{hint}; `imago envs list` shows the native ones, `gym:ID` opens any registered Gymnasium environment"
+    )]
+    UnknownEnv {
+        /// What was asked for.
+        id: String,
+        /// "; did you mean …?" or nothing.
+        hint: String,
+    },
+    /// The environment does not take this argument, or not with this value.
+    #[error("environment `{id}`: argument `{argument}`: {message}")]
+    BadArgument {
+        /// The environment.
+        id: String,
+        /// The argument's name.
+        argument: String,
+        /// What is wrong with it and what would be right.
+        message: String,
+    },
+    /// A kind of space that no network here can read or write yet.
+    #[error(
+        "environment `{id}`: {what} space {space} is not supported; supported are Box (up to 3 dimensions) or Discrete observations, and float Box or Discrete actions"
+    )]
+    UnsupportedSpace {
+        /// The environment.
+        id: String,
+        /// "observation" or "action".
+        what: &'static str,
+        /// The space as the environment prints it.
+        space: String,
+    },
+    /// Two things that should share a space do not.
+    #[error("{what} do not fit: expected {ours}, found {theirs}")]
+    SpaceMismatch {
+        /// Which spaces, in words.
+        what: String,
+        /// The expected one.
+        ours: String,
+        /// The one that was given.
+        theirs: String,
+    },
+    /// Python raised.
+    #[error("environment `{id}`: {doing}: Python raised {message}")]
+    Python {
+        /// The environment.
+        id: String,
+        /// What was being done: "make", "reset", "step" …
+        doing: &'static str,
+        /// Exception type and text, without the traceback.
+        message: String,
+    },
+    /// The environment broke its own contract: a wrong shape, a NaN.
+    #[error("environment `{id}`: {message}")]
+    Contract {
+        /// The environment.
+        id: String,
+        /// What it did and what it should have done.
+        message: String,
+    },
+    /// A saved state that this environment cannot take.
+    #[error("environment `{id}` cannot be restored: {message}")]
+    CannotRestore {
+        /// The environment.
+        id: String,
+        /// Why.
+        message: String,
+    },
+}
+
+/// Result of anything an environment does.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

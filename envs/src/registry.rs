@@ -1,0 +1,158 @@
+//! Environments by name.
+
+use crate::env::{Each, Env, EnvSpec, VecEnv};
+use crate::error::{Error, Result};
+use crate::{CartPole, Gymnasium, Pendulum, SealsCartPole, TimeLimit};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use toml::Table;
+
+type MakeOne = dyn Fn(&Table, Option<u32>) -> Result<Box<dyn Env>> + Send + Sync;
+type MakeGroup = dyn Fn(&Table, Option<u32>, usize) -> Result<Box<dyn VecEnv>> + Send + Sync;
+
+#[derive(Clone)]
+struct Entry {
+    description: String,
+    time_limit: Option<u32>,
+    one: Arc<MakeOne>,
+    group: Arc<MakeGroup>,
+}
+
+/// The environments a program can make by name. Names with the prefix `gym:` go to Gymnasium and need no
+/// entry. Clones share the constructors.
+#[derive(Clone, Default)]
+pub struct Registry {
+    entries: BTreeMap<String, Entry>,
+}
+
+impl Registry {
+    /// The native environments: `CartPole-v1` (500 steps), `Pendulum-v1` (200), `seals/CartPole-v0` (always
+    /// 500).
+    pub fn builtin() -> Self {
+        let mut registry = Self::default();
+        registry.register(
+            CartPole::ID,
+            "keep a pole upright on a cart; Gymnasium's dynamics; at most 500 steps",
+            Some(500),
+            CartPole::from_args,
+        );
+        registry.register(
+            Pendulum::ID,
+            "swing a pendulum up with a weak motor; Gymnasium's dynamics; 200 steps",
+            Some(200),
+            Pendulum::from_args,
+        );
+        registry.register(
+            SealsCartPole::ID,
+            "CartPole with episodes of always 500 steps, for imitation; as in the seals package",
+            Some(500),
+            SealsCartPole::from_args,
+        );
+        registry
+    }
+
+    /// Adds an environment, or replaces the one of that name. `make` reads the recipe's arguments (see
+    /// [`Arguments`](crate::Arguments)); `time_limit` holds where the recipe does not give another.
+    ///
+    /// # Panics
+    /// If `id` starts with `gym:`, which belongs to Gymnasium, or `time_limit` is 0.
+    pub fn register<E: Env + 'static>(
+        &mut self,
+        id: &str,
+        description: &str,
+        time_limit: Option<u32>,
+        make: impl Fn(&Table) -> Result<E> + Send + Sync + 'static,
+    ) {
+        assert!(!id.starts_with(Gymnasium::PREFIX), "`{id}`: names with `gym:` belong to Gymnasium");
+        assert!(time_limit != Some(0), "`{id}`: a time limit is at least one step");
+        let make = Arc::new(make);
+        let one = {
+            let make = make.clone();
+            move |args: &Table, limit| -> Result<Box<dyn Env>> {
+                let env = make(args)?;
+                Ok(match limit {
+                    Some(limit) => Box::new(TimeLimit::new(env, limit)),
+                    None => Box::new(env),
+                })
+            }
+        };
+        let group = move |args: &Table, limit, count| -> Result<Box<dyn VecEnv>> {
+            let envs = (0..count).map(|_| make(args)).collect::<Result<Vec<_>>>()?;
+            Ok(match limit {
+                Some(limit) => {
+                    Box::new(Each::new(envs.into_iter().map(|env| TimeLimit::new(env, limit)).collect()))
+                }
+                None => Box::new(Each::new(envs)),
+            })
+        };
+        let description = description.into();
+        let entry = Entry { description, time_limit, one: Arc::new(one), group: Arc::new(group) };
+        self.entries.insert(id.into(), entry);
+    }
+
+    /// Every registered environment, sorted: name and description.
+    pub fn ids(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.entries.iter().map(|(id, entry)| (id.as_str(), entry.description.as_str()))
+    }
+
+    /// One environment.
+    pub fn make(&self, spec: &EnvSpec) -> Result<Box<dyn Env>> {
+        check_limit(spec)?;
+        if spec.id.starts_with(Gymnasium::PREFIX) {
+            return Ok(Box::new(Gymnasium::new(spec)?));
+        }
+        let entry = self.entry(&spec.id)?;
+        (entry.one)(&spec.args, spec.time_limit.or(entry.time_limit))
+    }
+
+    /// `count` environments of a kind, stepped one after another without a virtual call between them.
+    pub fn make_group(&self, spec: &EnvSpec, count: usize) -> Result<Box<dyn VecEnv>> {
+        check_limit(spec)?;
+        if count == 0 {
+            return Err(Error::BadArgument {
+                id: spec.id.clone(),
+                argument: "count".into(),
+                message: "a group has at least one environment".into(),
+            });
+        }
+        if spec.id.starts_with(Gymnasium::PREFIX) {
+            let envs = (0..count).map(|_| Gymnasium::new(spec)).collect::<Result<_>>()?;
+            return Ok(Box::new(Each::new(envs)));
+        }
+        let entry = self.entry(&spec.id)?;
+        (entry.group)(&spec.args, spec.time_limit.or(entry.time_limit), count)
+    }
+
+    fn entry(&self, id: &str) -> Result<&Entry> {
+        self.entries.get(id).ok_or_else(|| Error::UnknownEnv { id: id.into(), hint: self.hint(id) })
+    }
+
+    /// The nearest known name, and the Gymnasium spelling where the name looks like one of theirs.
+    fn hint(&self, id: &str) -> String {
+        let (wanted, mut hint) = (id.to_lowercase(), String::new());
+        let nearest = self
+            .entries
+            .keys()
+            .map(|known| (strsim::jaro_winkler(&wanted, &known.to_lowercase()), known))
+            .max_by(|a, b| a.0.total_cmp(&b.0));
+        if let Some((_, known)) = nearest.filter(|(likeness, _)| *likeness > 0.8) {
+            hint += &format!("; did you mean `{known}`?");
+        }
+        let version = id.rsplit_once("-v").map(|(_, version)| version);
+        if version.is_some_and(|v| !v.is_empty() && v.bytes().all(|c| c.is_ascii_digit())) {
+            hint += &format!("; if it is a Gymnasium environment, write `gym:{id}`");
+        }
+        hint
+    }
+}
+
+fn check_limit(spec: &EnvSpec) -> Result<()> {
+    match spec.time_limit {
+        Some(0) => Err(Error::BadArgument {
+            id: spec.id.clone(),
+            argument: "time_limit".into(),
+            message: "expected at least 1 step, found 0; leave it out for the environment's own limit".into(),
+        }),
+        _ => Ok(()),
+    }
+}

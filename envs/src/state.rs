@@ -1,0 +1,24 @@
+//! Saved states of native environments: a fixed number of 64-bit floats, little-endian, and nothing else.
+
+use crate::error::{Error, Result};
+
+/// The bytes of `values`.
+pub(crate) fn encode<const N: usize>(values: [f64; N]) -> Vec<u8> {
+    values.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
+
+/// The `N` values of `bytes`; refuses another length, and values that no episode can reach.
+pub(crate) fn decode<const N: usize>(id: &str, bytes: &[u8]) -> Result<[f64; N]> {
+    let refuse = |message| Err(Error::CannotRestore { id: id.into(), message });
+    if bytes.len() != 8 * N {
+        return refuse(format!("its state has {} bytes, the saved one {}", 8 * N, bytes.len()));
+    }
+    let mut values = [0.0; N];
+    for (value, bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
+        *value = f64::from_le_bytes(*bytes);
+    }
+    match values.iter().find(|x| !x.is_finite()) {
+        Some(x) => refuse(format!("the saved state holds {x}")),
+        None => Ok(values),
+    }
+}

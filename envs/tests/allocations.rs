@@ -1,0 +1,60 @@
+//! Stepping native environments allocates nothing, ends included.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Rows, seeds, spec};
+use imago_envs::{Leaf, Registry};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+thread_local!(static COUNT: Cell<usize> = const { Cell::new(0) });
+
+struct Counting;
+
+// SAFETY: everything goes to the system's allocator; counting in a `const` thread local allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.set(COUNT.get() + 1);
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        unsafe { System.dealloc(pointer, layout) }
+    }
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        COUNT.set(COUNT.get() + 1);
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+#[test]
+fn steps_of_native_groups_allocate_nothing() {
+    const N: usize = 8;
+    for id in ["CartPole-v1", "Pendulum-v1", "seals/CartPole-v0"] {
+        let mut group = Registry::builtin().make_group(&spec(id, "", None), N).unwrap();
+        let mut rows = Rows::new(group.as_ref());
+        group.reset(&seeds, rows.observation.leaf_mut()).unwrap();
+        // As many ends as one row can have.
+        for i in 0..N {
+            rows.finals.push(i, group.observation_space());
+        }
+        let before = COUNT.get();
+        let mut ends = 0;
+        for t in 0..5000 {
+            let choice = std::array::from_fn(|i| ((t + i) / 3 % 2) as i64);
+            let torque: [f32; N] = std::array::from_fn(|i| ((t + i) % 5) as f32 - 2.0);
+            let action =
+                if id == "Pendulum-v1" { Leaf::F32(&torque) } else { Leaf::I64(&choice as &[i64; N]) };
+            rows.step(group.as_mut(), action).unwrap();
+            ends += rows.finals.len();
+        }
+        assert_eq!(COUNT.get() - before, 0, "{id}");
+        assert!(ends >= 5000 / 500 * N, "{id}: {ends} ends");
+    }
+    let before = COUNT.get();
+    drop(vec![0u8; 10]);
+    assert!(COUNT.get() > before, "the counter counts");
+}

@@ -1,0 +1,111 @@
+//! Environments by name, and what is said about wrong names and arguments.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Rows, seeds, spec};
+use imago_envs::{CartPole, Leaf, Registry};
+
+fn refusal(id: &str, args: &str, time_limit: Option<u32>) -> String {
+    let registry = Registry::builtin();
+    let spec = spec(id, args, time_limit);
+    let message = registry.make(&spec).err().unwrap().to_string();
+    assert_eq!(message, registry.make_group(&spec, 2).err().unwrap().to_string());
+    message
+}
+
+#[test]
+fn lists_what_it_has() {
+    let registry = Registry::builtin();
+    let ids: Vec<_> = registry.ids().map(|(id, _)| id).collect();
+    assert_eq!(ids, ["CartPole-v1", "Pendulum-v1", "seals/CartPole-v0"]);
+    assert!(registry.ids().all(|(_, description)| !description.is_empty()));
+}
+
+#[test]
+fn names_the_nearest_environment() {
+    let help = "`imago envs list` shows the native ones, `gym:ID` opens any registered Gymnasium environment";
+    for (id, hint) in [
+        ("cartpole", "; did you mean `CartPole-v1`?"),
+        (
+            "CartPole-v0",
+            "; did you mean `CartPole-v1`?; if it is a Gymnasium environment, write `gym:CartPole-v0`",
+        ),
+        ("Acrobot-v1", "; if it is a Gymnasium environment, write `gym:Acrobot-v1`"),
+        ("zzz", ""),
+    ] {
+        assert_eq!(refusal(id, "", None), format!("unknown environment `{id}`{hint}; {help}"));
+    }
+}
+
+#[test]
+fn names_the_arguments_there_are() {
+    assert_eq!(
+        refusal("Pendulum-v1", "gravity = 9.81", None),
+        "environment `Pendulum-v1`: argument `gravity`: unknown; this environment takes `g`"
+    );
+    assert_eq!(
+        refusal("Pendulum-v1", "g = \"heavy\"", None),
+        "environment `Pendulum-v1`: argument `g`: expected a number, found \"heavy\" (string); \
+         this environment takes `g`"
+    );
+    assert_eq!(
+        refusal("Pendulum-v1", "g = nan", None),
+        "environment `Pendulum-v1`: argument `g`: expected a finite number, found NaN; this environment takes `g`"
+    );
+    assert_eq!(
+        refusal("CartPole-v1", "sutton_barto_reward = 1", None),
+        "environment `CartPole-v1`: argument `sutton_barto_reward`: expected true or false, found 1 (integer); \
+         this environment takes `sutton_barto_reward`"
+    );
+    assert_eq!(
+        refusal("seals/CartPole-v0", "g = 1", None),
+        "environment `seals/CartPole-v0`: argument `g`: unknown; this environment takes no arguments"
+    );
+    assert!(Registry::builtin().make(&spec("Pendulum-v1", "g = 9", None)).is_ok());
+}
+
+#[test]
+fn refuses_empty_limits_and_groups() {
+    for id in ["CartPole-v1", "gym:CartPole-v1"] {
+        assert_eq!(
+            refusal(id, "", Some(0)),
+            format!(
+                "environment `{id}`: argument `time_limit`: expected at least 1 step, found 0; \
+                 leave it out for the environment's own limit"
+            )
+        );
+    }
+    let message =
+        Registry::builtin().make_group(&spec("CartPole-v1", "", None), 0).err().unwrap().to_string();
+    assert_eq!(message, "environment `CartPole-v1`: argument `count`: a group has at least one environment");
+}
+
+#[test]
+fn takes_a_users_environment_and_crosses_threads() {
+    let mut registry = Registry::builtin();
+    registry.register("Endless", "no limit at all", None, |_| Ok(imago_envs::SealsCartPole::new()));
+    registry.register("Short", "CartPole with three steps", Some(3), CartPole::from_args);
+    let registry = std::sync::Arc::new(registry);
+    for (id, ends) in [("Endless", 0), ("Short", 200)] {
+        let registry = registry.clone();
+        let found = std::thread::spawn(move || {
+            let mut group = registry.make_group(&spec(id, "", None), 1).unwrap();
+            let mut rows = Rows::new(group.as_ref());
+            group.reset(&seeds, rows.observation.leaf_mut()).unwrap();
+            let mut ends = 0;
+            for _ in 0..600 {
+                rows.step(group.as_mut(), Leaf::I64(&[0])).unwrap();
+                ends += rows.finals.len();
+            }
+            ends
+        });
+        assert_eq!(found.join().unwrap(), ends, "{id}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "belong to Gymnasium")]
+fn gymnasiums_names_cannot_be_taken() {
+    Registry::default().register("gym:Mine-v0", "", None, CartPole::from_args);
+}

@@ -1,0 +1,4 @@
+//! The adversarial core that image GANs and GAIL's discriminator share. One label convention everywhere:
+//! **real = expert = 1**, generated = policy = 0; scores are logits x, and D = σ(x).
+
+pub mod adversarial;

@@ -1,0 +1,15 @@
+//! What every agent shares: rollouts, networks, reward signals, the adversarial core, runs.
+
+pub mod generative;
+pub mod memory;
+pub mod nn;
+mod random;
+pub mod rollout;
+pub mod run;
+pub mod signal;
+
+pub use random::Stream;
+pub use run::Error;
+
+/// Result of anything in this library.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

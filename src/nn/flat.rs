@@ -1,0 +1,243 @@
+//! All parameters of a network in one buffer, all gradients in another.
+//!
+//! Clipping, Adam, snapshots for workers and (later) all-reduce are then one pass over one slice each. Every
+//! slot starts on a 64-byte boundary, so that vectorised kernels see the same alignment in every copy of the
+//! parameters: the same bits in every worker.
+
+use crate::memory::{slice, slice_mut};
+use crate::random::Stream;
+use crate::run::State;
+use crate::{Error, Result};
+use tch::{Kind, Tensor};
+
+/// Floats in 64 bytes.
+const ALIGNMENT: usize = 16;
+
+/// One parameter's place in the buffer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Slot {
+    /// Path-like name, unique in the network: `policy/hidden0/weight`.
+    pub name: String,
+    /// Shape of the tensor view.
+    pub shape: Vec<i64>,
+    /// First float in the buffer, a multiple of 16.
+    pub offset: usize,
+    init: Init,
+}
+
+impl Slot {
+    /// Number of floats.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product::<i64>() as usize
+    }
+
+    /// Whether the slot holds no floats.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// How a parameter starts. Drawn from Rust generators in slot order.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// Every element the same.
+    Constant(f64),
+    /// Orthogonal rows or columns times a gain (Saxe et al. 2013), for `[out, in, …]`.
+    Orthogonal(f64),
+    /// Uniform with variance 2 / (fan in + fan out) (Glorot & Bengio 2010).
+    GlorotUniform,
+}
+
+/// The list of parameters while networks are being described.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Layout {
+    slots: Vec<Slot>,
+    end: usize,
+}
+
+impl Layout {
+    /// Reserves a parameter and returns its index.
+    pub fn add(&mut self, name: &str, shape: &[i64], init: Init) -> usize {
+        let slot = Slot { name: name.into(), shape: shape.into(), offset: self.end, init };
+        self.end += slot.len().next_multiple_of(ALIGNMENT);
+        self.slots.push(slot);
+        self.slots.len() - 1
+    }
+}
+
+/// Parameters and gradients of one network.
+#[derive(Debug)]
+pub struct Flat {
+    /// Every parameter, `[P]` float32, with zero padding between slots.
+    pub weights: Tensor,
+    /// Gradient of the last [`Flat::backward`], laid out like `weights`.
+    pub gradient: Tensor,
+    /// Where each parameter lies.
+    pub layout: Vec<Slot>,
+    parameters: Vec<Tensor>,
+    gradients: Vec<Tensor>,
+}
+
+impl Flat {
+    /// Allocates the buffers and draws the initial values.
+    pub fn new(layout: Layout, rng: &mut Stream) -> Self {
+        let mut weights = Tensor::zeros([layout.end as i64], (Kind::Float, tch::Device::Cpu));
+        for slot in &layout.slots {
+            let values = initial(slot, rng);
+            slice_mut::<f32>(&mut weights)[slot.offset..slot.offset + slot.len()].copy_from_slice(&values);
+        }
+        Self::over(weights, layout.slots)
+    }
+
+    fn over(weights: Tensor, layout: Vec<Slot>) -> Self {
+        let gradient = weights.zeros_like();
+        let view = |buffer: &Tensor, slot: &Slot| {
+            buffer.narrow(0, slot.offset as i64, slot.len() as i64).view(&slot.shape[..])
+        };
+        // Detached views are leaves of the autograd graph that share the buffer's memory.
+        let parameters =
+            layout.iter().map(|slot| view(&weights, slot).detach().set_requires_grad(true)).collect();
+        let gradients = layout.iter().map(|slot| view(&gradient, slot)).collect();
+        Self { weights, gradient, layout, parameters, gradients }
+    }
+
+    /// Parameter `index` as a leaf of the autograd graph.
+    pub fn get(&self, index: usize) -> &Tensor {
+        &self.parameters[index]
+    }
+
+    /// Number of trainable floats, padding not counted.
+    pub fn count(&self) -> usize {
+        self.layout.iter().map(Slot::len).sum()
+    }
+
+    /// Writes d`loss`/d`parameter` of every parameter into `gradient`; zero where `loss` does not depend on it.
+    pub fn backward(&mut self, loss: &Tensor) -> Result<()> {
+        let gradients = Tensor::f_run_backward(&[loss], &self.parameters, false, false)?;
+        tch::no_grad(|| {
+            for (to, from) in self.gradients.iter_mut().zip(&gradients) {
+                if from.defined() {
+                    to.copy_(from);
+                } else {
+                    let _ = to.zero_();
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Euclidean norm of the whole gradient, summed in a fixed order in 64 bits.
+    pub fn gradient_norm(&self) -> f64 {
+        slice::<f32>(&self.gradient).iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>().sqrt()
+    }
+
+    /// Scales the gradient so that its norm is at most `max_norm`; returns the norm before.
+    pub fn clip_gradient(&mut self, max_norm: f64) -> f64 {
+        let norm = self.gradient_norm();
+        // The 1e-6 is torch.nn.utils.clip_grad_norm_'s.
+        let scale = max_norm / (norm + 1e-6);
+        if scale < 1.0 {
+            slice_mut::<f32>(&mut self.gradient).iter_mut().for_each(|g| *g *= scale as f32);
+        }
+        norm
+    }
+
+    /// The first parameter whose gradient, or else whose value, holds a NaN or an infinity.
+    pub fn first_non_finite(&self) -> Option<String> {
+        let bad = |buffer: &Tensor| {
+            let values = slice::<f32>(buffer);
+            self.layout
+                .iter()
+                .find(|slot| values[slot.offset..slot.offset + slot.len()].iter().any(|x| !x.is_finite()))
+        };
+        bad(&self.gradient)
+            .map(|slot| format!("gradient of {}", slot.name))
+            .or_else(|| bad(&self.weights).map(|slot| slot.name.clone()))
+    }
+
+    /// Saves or restores the parameters.
+    pub fn state(&mut self, state: &mut State) -> Result<()> {
+        state.tensor("weights", &mut self.weights)
+    }
+
+    /// Takes over the values of another network of the same layout, as a slice.
+    pub fn copy_from(&mut self, weights: &[f32]) -> Result<()> {
+        let ours = slice_mut::<f32>(&mut self.weights);
+        if ours.len() != weights.len() {
+            return Err(Error::Invalid(format!("{} parameters do not fit {}", weights.len(), ours.len())));
+        }
+        ours.copy_from_slice(weights);
+        Ok(())
+    }
+}
+
+fn initial(slot: &Slot, rng: &mut Stream) -> Vec<f32> {
+    match slot.init {
+        Init::Constant(value) => vec![value as f32; slot.len()],
+        Init::GlorotUniform => {
+            let receptive: i64 = slot.shape[2..].iter().product();
+            let fans = ((slot.shape[0] + slot.shape[1]) * receptive) as f32;
+            let bound = (6.0 / fans).sqrt();
+            (0..slot.len()).map(|_| (2.0 * rng.uniform() - 1.0) * bound).collect()
+        }
+        Init::Orthogonal(gain) => {
+            let rows = slot.shape[0];
+            let columns = slot.len() as i64 / rows;
+            let tall = rows.max(columns);
+            let gaussian = rng.normals(&[tall, rows.min(columns)]).to_kind(Kind::Double);
+            let (q, r) = Tensor::linalg_qr(&gaussian, "reduced");
+            // Without the sign of R's diagonal Q would not be uniform over orthogonal matrices.
+            let q = q * r.diagonal(0, 0, 1).sign();
+            let q = if rows < columns { q.transpose(0, 1) } else { q };
+            let values: Vec<f64> =
+                Vec::try_from((q * gain).contiguous().view(-1)).unwrap_or_else(|_| vec![0.0; slot.len()]);
+            values.into_iter().map(|x| x as f32).collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn slots_are_aligned_and_gradients_land_in_them() {
+        let mut layout = Layout::default();
+        let a = layout.add("a", &[3], Init::Constant(2.0));
+        let b = layout.add("b", &[2, 5], Init::Orthogonal(1.0));
+        let unused = layout.add("unused", &[1], Init::Constant(1.0));
+        let mut flat = Flat::new(layout, &mut Stream::new(0, "init", 0, 0));
+        assert_eq!((flat.layout[b].offset, flat.layout[unused].offset, flat.count()), (16, 32, 14));
+        assert_eq!(flat.weights.data_ptr() as usize % 64, 0);
+        let loss = flat.get(a).square().sum(Kind::Float);
+        flat.backward(&loss).unwrap();
+        assert_eq!(&slice::<f32>(&flat.gradient)[..4], &[4.0, 4.0, 4.0, 0.0]);
+        assert!(slice::<f32>(&flat.gradient)[16..].iter().all(|&g| g == 0.0));
+        assert!((flat.gradient_norm() - 48f64.sqrt()).abs() < 1e-6);
+        assert!((flat.clip_gradient(0.5) - 48f64.sqrt()).abs() < 1e-6);
+        assert!((flat.gradient_norm() - 0.5).abs() < 1e-5);
+    }
+
+    #[test]
+    fn orthogonal_rows_have_the_gains_length_and_no_overlap() {
+        for shape in [[4, 9], [9, 4], [6, 6]] {
+            let mut layout = Layout::default();
+            let w = layout.add("w", &shape, Init::Orthogonal(2f64.sqrt()));
+            let flat = Flat::new(layout, &mut Stream::new(7, "init", 0, 0));
+            let w = flat.get(w).detach();
+            let gram = if shape[0] <= shape[1] { w.matmul(&w.tr()) } else { w.tr().matmul(&w) };
+            let wanted = Tensor::eye(4.min(gram.size()[0]).max(gram.size()[0]), (Kind::Float, w.device())) * 2.0;
+            assert!((gram - wanted).abs().max().double_value(&[]) < 1e-5);
+        }
+    }
+
+    #[test]
+    fn a_changed_weight_is_seen_through_the_views() {
+        let mut layout = Layout::default();
+        let a = layout.add("a", &[1], Init::Constant(1.0));
+        let mut flat = Flat::new(layout, &mut Stream::new(0, "init", 0, 0));
+        slice_mut::<f32>(&mut flat.weights)[0] = 5.0;
+        assert_eq!(flat.get(a).double_value(&[0]), 5.0);
+    }
+}

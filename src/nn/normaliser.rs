@@ -1,0 +1,103 @@
+//! Running mean and variance, per feature.
+
+use crate::Result;
+use crate::run::State;
+use tch::{Kind, Tensor};
+
+/// Statistics of every feature over all batches seen, merged by Chan et al.'s parallel update.
+///
+/// One owner calls [`RunningNorm::update`] at one stated moment; everybody else only reads.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunningNorm {
+    /// Mean of each feature, 64-bit.
+    pub mean: Vec<f64>,
+    /// Population variance of each feature.
+    pub variance: Vec<f64>,
+    /// Rows seen.
+    pub count: f64,
+    /// Added to the variance under the root.
+    pub epsilon: f64,
+    /// Normalised values are clipped to ± this.
+    pub clip: Option<f64>,
+}
+
+impl RunningNorm {
+    /// No rows seen: passes values through unchanged (mean 0, variance 1).
+    pub fn new(features: usize, epsilon: f64, clip: Option<f64>) -> Self {
+        Self { mean: vec![0.0; features], variance: vec![1.0; features], count: 0.0, epsilon, clip }
+    }
+
+    /// Takes in `rows`, `[B, features]`.
+    pub fn update(&mut self, rows: &Tensor) {
+        let count = rows.size()[0] as f64;
+        if count == 0.0 {
+            return;
+        }
+        let rows = rows.to_kind(Kind::Double);
+        let (variance, mean) = rows.var_mean_correction([0i64].as_slice(), 0.0, false);
+        let (mean, variance) = (doubles(&mean), doubles(&variance));
+        let total = self.count + count;
+        for i in 0..self.mean.len() {
+            let delta = mean[i] - self.mean[i];
+            let squares = if self.count == 0.0 { 0.0 } else { self.variance[i] * self.count }
+                + variance[i] * count
+                + delta * delta * if self.count == 0.0 { 0.0 } else { self.count * count / total };
+            self.mean[i] += delta * count / total;
+            self.variance[i] = squares / total;
+        }
+        self.count = total;
+    }
+
+    /// (x − mean) / √(variance + ε), clipped. `[…, features]` float32 in and out.
+    pub fn normalise(&self, x: &Tensor) -> Tensor {
+        let shift: Vec<f32> = self.mean.iter().map(|&m| m as f32).collect();
+        let scale: Vec<f32> =
+            self.variance.iter().map(|&v| (1.0 / (v + self.epsilon).sqrt()) as f32).collect();
+        let y = (x - Tensor::from_slice(&shift)) * Tensor::from_slice(&scale);
+        match self.clip {
+            Some(clip) => y.clamp(-clip, clip),
+            None => y,
+        }
+    }
+
+    /// Saves or restores the statistics.
+    pub fn state(&mut self, state: &mut State) -> Result<()> {
+        state.value("mean", &mut self.mean)?;
+        state.value("variance", &mut self.variance)?;
+        state.value("count", &mut self.count)
+    }
+}
+
+fn doubles(tensor: &Tensor) -> Vec<f64> {
+    tensor.iter::<f64>().map(Iterator::collect).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Stream;
+
+    #[test]
+    fn batches_merge_to_the_statistics_of_all_rows() {
+        let rows = Stream::new(0, "rows", 0, 0).normals(&[100, 3]) * 4.0 + 7.0;
+        let mut norm = RunningNorm::new(3, 0.0, None);
+        for (start, len) in [(0, 1), (1, 60), (61, 39)] {
+            norm.update(&rows.narrow(0, start, len));
+        }
+        let (variance, mean) = rows.var_mean_correction([0i64].as_slice(), 0.0, false);
+        for i in 0..3 {
+            assert!((norm.mean[i] - mean.double_value(&[i as i64])).abs() < 1e-5);
+            assert!((norm.variance[i] - variance.double_value(&[i as i64])).abs() < 1e-4);
+        }
+        let normalised = norm.normalise(&rows);
+        assert!(normalised.mean(Kind::Float).abs().double_value(&[]) < 1e-5);
+        assert!((normalised.std(false).double_value(&[]) - 1.0).abs() < 1e-5);
+    }
+
+    #[test]
+    fn untouched_statistics_change_nothing_but_clip() {
+        let norm = RunningNorm::new(2, 0.0, Some(10.0));
+        let x = Tensor::from_slice(&[3.0f32, -50.0]);
+        assert_eq!(norm.normalise(&x), Tensor::from_slice(&[3.0f32, -10.0]));
+    }
+}

@@ -1,0 +1,284 @@
+//! The actor-critic: one description, from which learner and workers build the same network.
+
+use super::distribution::Distribution;
+use super::flat::{Flat, Init, Layout};
+use crate::memory::slice;
+use super::normaliser::RunningNorm;
+use super::torso::{Linear, Torso, TorsoKind, TorsoSpec, features_of};
+use crate::random::Stream;
+use crate::run::State;
+use crate::{Error, Result};
+use imago_envs::Space;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use tch::Tensor;
+
+/// The policy's output distribution; follows from the action space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Head {
+    /// One of `n` choices.
+    Categorical,
+    /// Independent normals with a state-independent log standard deviation.
+    DiagonalGaussian,
+}
+
+/// Everything needed to build an [`ActorCritic`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PolicySpec {
+    /// What it sees.
+    pub observation: Space,
+    /// What it decides.
+    pub action: Space,
+    /// Torso of the policy and, unless shared, of the value function.
+    pub torso: TorsoSpec,
+    /// One torso for both.
+    pub shared: bool,
+    /// Number of value estimates: one for each group of reward signals with its own discount.
+    pub value_heads: usize,
+    /// Standardise vector observations by running statistics, clipped to ±10.
+    pub normalise: bool,
+    /// Initial log standard deviation of continuous actions.
+    pub log_std: f64,
+}
+
+impl PolicySpec {
+    /// The head that fits the action space.
+    pub fn head(&self) -> Head {
+        match self.action {
+            Space::Discrete { .. } => Head::Categorical,
+            Space::Box { .. } => Head::DiagonalGaussian,
+        }
+    }
+}
+
+/// A policy with its value function(s): parameters and observation statistics together.
+#[derive(Debug)]
+pub struct ActorCritic {
+    /// What it was built from.
+    pub spec: PolicySpec,
+    /// All parameters.
+    pub parameters: Flat,
+    /// Statistics of the observations; updated by the learner after each of its updates, nowhere else.
+    pub normaliser: Option<RunningNorm>,
+    torso: Torso,
+    value_torso: Option<Torso>,
+    policy: Linear,
+    log_std: Option<usize>,
+    value: Linear,
+}
+
+/// What the policy did in a batch of states.
+#[derive(Debug)]
+pub struct Acted {
+    /// int64 `[B]` or float32 `[B, A]`, before any clipping to the action space.
+    pub action: Tensor,
+    /// log π(action), `[B]`.
+    pub log_prob: Tensor,
+    /// `[B, H]`, one column for each value head.
+    pub value: Tensor,
+}
+
+/// What the policy thinks of actions already taken.
+#[derive(Debug)]
+pub struct Evaluated {
+    /// `[B]`
+    pub log_prob: Tensor,
+    /// `[B]`
+    pub entropy: Tensor,
+    /// `[B, H]`
+    pub value: Tensor,
+}
+
+/// Weights and statistics as workers receive them: plain memory, shared between threads.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The flat parameter buffer.
+    pub weights: Arc<Vec<f32>>,
+    /// The observation statistics that belong to them.
+    pub normaliser: Option<RunningNorm>,
+}
+
+impl ActorCritic {
+    /// Builds and initialises: orthogonal, gain √2 in the torsos, 0.01 before the action distribution, 1 before
+    /// the values.
+    ///
+    /// # Errors
+    /// A torso that does not fit the observations; normalisation of images.
+    pub fn new(spec: PolicySpec, rng: &mut Stream) -> Result<Self> {
+        let mut layout = Layout::default();
+        let torso = Torso::new(&mut layout, "policy", &spec.torso, &spec.observation)?;
+        let value_torso =
+            if spec.shared { None } else { Some(Torso::new(&mut layout, "value", &spec.torso, &spec.observation)?) };
+        let outputs = match &spec.action {
+            Space::Discrete { n, .. } => *n,
+            Space::Box { .. } => spec.action.len() as i64,
+        };
+        let features = torso.features;
+        let policy = Linear::new(&mut layout, "policy/out", features, outputs, Init::Orthogonal(0.01));
+        let log_std = (spec.head() == Head::DiagonalGaussian)
+            .then(|| layout.add("policy/log_std", &[outputs], Init::Constant(spec.log_std)));
+        let value =
+            Linear::new(&mut layout, "value/out", features, spec.value_heads as i64, Init::Orthogonal(1.0));
+        let image = spec.torso.kind != TorsoKind::Mlp;
+        if spec.normalise && image {
+            return Err(Error::Invalid(
+                "policy.normalise standardises vectors; images are scaled to [0, 1] anyway: remove it".into(),
+            ));
+        }
+        let features = match &spec.observation {
+            Space::Discrete { n, .. } => *n as usize,
+            Space::Box { .. } => spec.observation.len(),
+        };
+        let normaliser = spec.normalise.then(|| RunningNorm::new(features, 1e-8, Some(10.0)));
+        let parameters = Flat::new(layout, rng);
+        Ok(Self { spec, parameters, normaliser, torso, value_torso, policy, log_std, value })
+    }
+
+    /// Action distribution and values `[B, H]` in a batch of observations `[B, …]`.
+    pub fn forward(&self, observation: &Tensor) -> (Distribution, Tensor) {
+        let x = self.torso.prepare(&self.spec.observation, observation);
+        let x = match &self.normaliser {
+            Some(normaliser) => normaliser.normalise(&x),
+            None => x,
+        };
+        let features = self.torso.forward(&self.parameters, &x);
+        let value_features = self.value_torso.as_ref().map(|torso| torso.forward(&self.parameters, &x));
+        let value = self.value.forward(&self.parameters, value_features.as_ref().unwrap_or(&features));
+        let out = self.policy.forward(&self.parameters, &features);
+        let distribution = match self.log_std {
+            None => Distribution::categorical(&out),
+            Some(index) => {
+                Distribution::DiagonalGaussian { mean: out, log_std: self.parameters.get(index).shallow_clone() }
+            }
+        };
+        (distribution, value)
+    }
+
+    /// Samples an action in each state, without gradients.
+    pub fn act(&self, observation: &Tensor, noise: &mut Stream) -> Acted {
+        tch::no_grad(|| {
+            let (distribution, value) = self.forward(observation);
+            let action = distribution.sample(noise);
+            Acted { log_prob: distribution.log_prob(&action), action, value }
+        })
+    }
+
+    /// The most probable action in each state.
+    pub fn act_deterministic(&self, observation: &Tensor) -> Tensor {
+        tch::no_grad(|| self.forward(observation).0.mode())
+    }
+
+    /// Values `[B, H]`, without gradients.
+    pub fn value(&self, observation: &Tensor) -> Tensor {
+        tch::no_grad(|| self.forward(observation).1)
+    }
+
+    /// Probabilities, entropies and values of actions `[B]` or `[B, A]` taken in `observation`, with gradients.
+    pub fn evaluate(&self, observation: &Tensor, action: &Tensor) -> Evaluated {
+        let (distribution, value) = self.forward(observation);
+        Evaluated { log_prob: distribution.log_prob(action), entropy: distribution.entropy(), value }
+    }
+
+    /// Takes observations `[B, …]` into the running statistics, if there are any.
+    pub fn update_normaliser(&mut self, observation: &Tensor) {
+        if let Some(normaliser) = &mut self.normaliser {
+            normaliser.update(&features_of(&self.spec.observation, observation));
+        }
+    }
+
+    /// A copy for the workers.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            weights: Arc::new(slice::<f32>(&self.parameters.weights).to_vec()),
+            normaliser: self.normaliser.clone(),
+        }
+    }
+
+    /// Takes over a snapshot of the same description.
+    pub fn restore(&mut self, snapshot: &Snapshot) -> Result<()> {
+        self.parameters.copy_from(&snapshot.weights)?;
+        self.normaliser.clone_from(&snapshot.normaliser);
+        Ok(())
+    }
+
+    /// Saves or restores parameters and statistics.
+    pub fn state(&mut self, state: &mut State) -> Result<()> {
+        self.parameters.state(state)?;
+        match &mut self.normaliser {
+            Some(normaliser) => state.scope("normaliser", |state| normaliser.state(state)),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::nn::Activation;
+    use imago_envs::Dtype;
+    use tch::Kind;
+
+    fn spec(observation: Space, action: Space, kind: TorsoKind, hidden: &[i64]) -> PolicySpec {
+        let torso = TorsoSpec { kind, hidden: hidden.into(), activation: Activation::Tanh };
+        PolicySpec { observation, action, torso, shared: false, value_heads: 1, normalise: false, log_std: 0.0 }
+    }
+
+    fn image(side: usize, channels: usize) -> Space {
+        let count = side * side * channels;
+        Space::Box {
+            shape: vec![side, side, channels],
+            dtype: Dtype::U8,
+            low: vec![0.0; count],
+            high: vec![255.0; count],
+        }
+    }
+
+    #[test]
+    fn parameter_counts_equal_the_references() {
+        let count = |spec| ActorCritic::new(spec, &mut Stream::new(0, "init", 0, 0)).unwrap().parameters.count();
+        let cartpole = |hidden| spec(Space::floats(&[4], -1.0, 1.0), Space::discrete(2), TorsoKind::Mlp, hidden);
+        // Stable-Baselines3's MlpPolicy on CartPole, and the GAIL paper's 10,802 + 10,801 minus its time input.
+        assert_eq!(count(cartpole(&[64, 64])), 9_155);
+        assert_eq!(count(cartpole(&[100, 100])), 10_802 + 10_701);
+        // NatureCNN with 512 features, shared, on four stacked 84×84 frames: 1,684,128 in the torso.
+        let atari = spec(image(84, 4), Space::discrete(6), TorsoKind::Nature, &[512]);
+        assert_eq!(count(PolicySpec { shared: true, ..atari }), 1_684_128 + 6 * 513 + 513);
+    }
+
+    #[test]
+    fn channels_last_and_channels_first_see_the_same_image() {
+        let mut last = ActorCritic::new(
+            spec(image(42, 3), Space::discrete(4), TorsoKind::Icm, &[]),
+            &mut Stream::new(0, "init", 0, 0),
+        )
+        .unwrap();
+        let pixels = (Stream::new(1, "pixels", 0, 0).uniforms(&[2, 42, 42, 3]) * 255.0).to_kind(Kind::Uint8);
+        let value = last.value(&pixels);
+        assert_eq!(value.size(), [2, 1]);
+        last.spec.observation = Space::Box {
+            shape: vec![3, 42, 42],
+            dtype: Dtype::U8,
+            low: vec![0.0; 5292],
+            high: vec![255.0; 5292],
+        };
+        let first = last.value(&pixels.permute([0, 3, 1, 2]).contiguous());
+        assert!((value - first).abs().max().double_value(&[]) < 1e-6);
+    }
+
+    #[test]
+    fn a_snapshot_carries_weights_and_statistics() {
+        let spec = PolicySpec {
+            normalise: true,
+            ..spec(Space::floats(&[3], -1.0, 1.0), Space::floats(&[2], -1.0, 1.0), TorsoKind::Mlp, &[8])
+        };
+        let mut a = ActorCritic::new(spec.clone(), &mut Stream::new(0, "init", 0, 0)).unwrap();
+        let mut b = ActorCritic::new(spec, &mut Stream::new(1, "init", 0, 0)).unwrap();
+        let x = Stream::new(0, "x", 0, 0).normals(&[5, 3]);
+        a.update_normaliser(&(&x * 3.0));
+        assert_ne!(a.act_deterministic(&x), b.act_deterministic(&x));
+        b.restore(&a.snapshot()).unwrap();
+        assert_eq!(a.act_deterministic(&x), b.act_deterministic(&x));
+        assert_eq!(a.value(&x), b.value(&x));
+    }
+}

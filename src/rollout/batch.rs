@@ -1,0 +1,154 @@
+//! The one record type of the system.
+
+use tch::{Kind, Tensor};
+
+/// Leading dimensions of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lead {
+    /// `[T, N]`: `steps` consecutive steps of `envs` environments.
+    Time {
+        /// T
+        steps: i64,
+        /// N
+        envs: i64,
+    },
+    /// `[B]`: transitions in no particular order.
+    Flat(i64),
+}
+
+/// The ends of episodes within a rollout.
+#[derive(Debug)]
+pub struct Ends {
+    /// `t · N + n` of each step that ended an episode, int64 `[F]`.
+    pub index: Tensor,
+    /// The true final observations, `[F, …]`.
+    pub observation: Tensor,
+    /// Their values under the policy that acted, `[F, H]`.
+    pub value: Tensor,
+}
+
+/// Transitions: a rollout, a minibatch of it, demonstrations.
+///
+/// Discriminators and curiosity modules need only `observation` and `action`; what a source cannot know is
+/// `None`.
+#[derive(Debug)]
+pub struct Batch {
+    /// `[T, N]` or `[B]`.
+    pub lead: Lead,
+    /// `[T + 1, N, …]`: row `t + 1` is what the policy saw next (after an end, the new episode). `[B, …]`
+    /// without time.
+    pub observations: Tensor,
+    /// As the policy chose it, before clipping to the action space: int64 `[lead]` or float32 `[lead, A]`.
+    pub action: Tensor,
+    /// log π(action) when it was chosen, `[lead]`.
+    pub log_prob: Option<Tensor>,
+    /// Values when the actions were chosen, `[T + 1, N, H]`, the last row of what follows the rollout.
+    pub values: Option<Tensor>,
+    /// The environment's reward, float32 `[lead]`.
+    pub reward: Tensor,
+    /// Episode ended by the task, bool `[lead]`.
+    pub terminated: Tensor,
+    /// Episode cut off, bool `[lead]`.
+    pub truncated: Tensor,
+    /// First step of an episode, bool `[lead]`.
+    pub start: Tensor,
+    /// `false` marks rows that belong to no episode; they count nowhere. Bool `[lead]`.
+    pub valid: Tensor,
+    /// True final observations of a rollout.
+    pub ends: Option<Ends>,
+}
+
+impl Batch {
+    /// Number of transitions.
+    pub fn len(&self) -> i64 {
+        match self.lead {
+            Lead::Time { steps, envs } => steps * envs,
+            Lead::Flat(count) => count,
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The observations in which the actions were taken, `[T · N, …]` or `[B, …]`, without a copy.
+    pub fn flat_observation(&self) -> Tensor {
+        match self.lead {
+            Lead::Time { steps, .. } => self.observations.narrow(0, 0, steps).flatten(0, 1),
+            Lead::Flat(_) => self.observations.shallow_clone(),
+        }
+    }
+
+    /// The actions, `[T · N, …]` or `[B, …]`.
+    pub fn flat_action(&self) -> Tensor {
+        match self.lead {
+            Lead::Time { .. } => self.action.flatten(0, 1),
+            Lead::Flat(_) => self.action.shallow_clone(),
+        }
+    }
+
+    /// A tensor `[T · N]` or `[B]` in the shape of the lead, `[T, N]` or `[B]`.
+    pub fn in_lead(&self, flat: &Tensor) -> Tensor {
+        match self.lead {
+            Lead::Time { steps, envs } => flat.view([steps, envs]),
+            Lead::Flat(count) => flat.view([count]),
+        }
+    }
+
+    /// Indices of the valid transitions in flat order, int64 `[V]`.
+    pub fn valid_index(&self) -> Tensor {
+        self.valid.flatten(0, -1).nonzero().squeeze_dim(1)
+    }
+
+    /// Value of what truly followed each step, `[T, N, H]`: the next row's, or the final observation's where
+    /// the episode ended. `None` without values.
+    pub fn next_values(&self) -> Option<Tensor> {
+        let (values, Lead::Time { steps, .. }) = (self.values.as_ref()?, self.lead) else { return None };
+        let next = values.narrow(0, 1, steps);
+        match &self.ends {
+            Some(ends) if ends.index.size()[0] > 0 => {
+                let heads = values.size()[2];
+                let flat = next.contiguous().view([-1, heads]);
+                Some(flat.index_copy(0, &ends.index, &ends.value).view_as(&next))
+            }
+            _ => Some(next),
+        }
+    }
+
+    /// The first field that holds a NaN or an infinity.
+    pub fn first_non_finite(&self) -> Option<&'static str> {
+        let fields = [
+            ("observation", Some(&self.observations)),
+            ("action", Some(&self.action)),
+            ("reward", Some(&self.reward)),
+            ("log_prob", self.log_prob.as_ref()),
+            ("value", self.values.as_ref()),
+        ];
+        fields
+            .into_iter()
+            .filter_map(|(name, tensor)| Some((name, tensor?)))
+            .find(|(_, tensor)| {
+                tensor.kind() == Kind::Float && !bool::try_from(tensor.isfinite().all()).unwrap_or(false)
+            })
+            .map(|(name, _)| name)
+    }
+
+    /// Every tensor with its name, to dump a batch that went wrong.
+    pub fn tensors(&self) -> Vec<(String, Tensor)> {
+        let named = [
+            ("observation", Some(&self.observations)),
+            ("action", Some(&self.action)),
+            ("reward", Some(&self.reward)),
+            ("log_prob", self.log_prob.as_ref()),
+            ("value", self.values.as_ref()),
+            ("terminated", Some(&self.terminated)),
+            ("truncated", Some(&self.truncated)),
+            ("start", Some(&self.start)),
+            ("valid", Some(&self.valid)),
+            ("final_observation", self.ends.as_ref().map(|ends| &ends.observation)),
+            ("final_index", self.ends.as_ref().map(|ends| &ends.index)),
+        ];
+        named.into_iter().filter_map(|(name, tensor)| Some((name.into(), tensor?.detach().copy()))).collect()
+    }
+}

@@ -1,0 +1,197 @@
+//! Whole episodes: evaluation, demonstrations, random baselines. Never part of training: own environments, own
+//! seeds, no statistics updated.
+
+use crate::Result;
+use crate::nn::ActorCritic;
+use crate::random::Stream;
+use imago_envs::{Finals, Leaf, LeafBuf, Row, Space, VecEnv};
+use tch::{Kind, Tensor};
+
+/// Who acts.
+#[derive(Debug)]
+pub enum Actor<'a> {
+    /// A policy's most probable action, or a sample.
+    Policy {
+        /// The policy.
+        policy: &'a ActorCritic,
+        /// Most probable action, not a sample.
+        deterministic: bool,
+    },
+    /// Uniform over the action space (standard normal where it has no bounds).
+    Random,
+}
+
+/// One whole episode.
+#[derive(Clone, Debug, Default)]
+pub struct Episode {
+    /// Seed of its reset.
+    pub seed: u64,
+    /// Sum of the environment's rewards, undiscounted.
+    pub episode_return: f64,
+    /// Steps.
+    pub length: usize,
+    /// Ended by the task and not by a limit.
+    pub terminated: bool,
+    /// What was seen, done and received, if it was recorded.
+    pub record: Option<Record>,
+}
+
+/// The steps of an episode of length `L`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// `[L + 1, …]`, the true final observation last.
+    pub observations: LeafBuf,
+    /// `[L, …]`, as executed: clipped to the action space.
+    pub actions: LeafBuf,
+    /// `[L]`
+    pub rewards: Vec<f32>,
+}
+
+/// Clips float actions `[…, A]` in place to the bounds of their space.
+pub(crate) fn clip_to_space(space: &Space, actions: &mut [f32]) {
+    if let Space::Box { low, high, .. } = space {
+        for row in actions.chunks_exact_mut(low.len()) {
+            for (action, (&low, &high)) in row.iter_mut().zip(low.iter().zip(high)) {
+                *action = action.clamp(low as f32, high as f32);
+            }
+        }
+    }
+}
+
+/// Uniform over `space`; standard normal in directions without bounds.
+fn random_actions(space: &Space, count: usize, rng: &mut Stream) -> LeafBuf {
+    match space {
+        Space::Discrete { n, .. } => LeafBuf::I64((0..count).map(|_| rng.below(*n as usize) as i64).collect()),
+        Space::Box { low, high, .. } => {
+            let one = |rng: &mut Stream| -> Vec<f32> {
+                low.iter()
+                    .zip(high)
+                    .map(|(&low, &high)| match (high - low).is_finite() {
+                        true => (low + (high - low) * f64::from(rng.uniform())) as f32,
+                        false => rng.normal().clamp(low as f32, high as f32),
+                    })
+                    .collect()
+            };
+            LeafBuf::F32((0..count).flat_map(|_| one(rng)).collect())
+        }
+    }
+}
+
+fn append(to: &mut LeafBuf, leaf: Leaf) {
+    match (to, leaf) {
+        (LeafBuf::F32(to), Leaf::F32(values)) => to.extend_from_slice(values),
+        (LeafBuf::U8(to), Leaf::U8(values)) => to.extend_from_slice(values),
+        (LeafBuf::I64(to), Leaf::I64(values)) => to.extend_from_slice(values),
+        _ => unreachable!("a record is made from the space whose leaves it receives"),
+    }
+}
+
+fn observation_tensor(buffer: &LeafBuf, space: &Space, envs: usize) -> Tensor {
+    let flat = match buffer {
+        LeafBuf::F32(values) => Tensor::from_slice(values),
+        LeafBuf::U8(values) => Tensor::from_slice(values),
+        LeafBuf::I64(values) => Tensor::from_slice(values),
+    };
+    let shape: Vec<i64> = std::iter::once(envs as i64).chain(space.shape().iter().map(|&d| d as i64)).collect();
+    flat.view(&shape[..])
+}
+
+/// Runs `count` episodes in `envs`, the `i`-th seeded by `(seed, purpose, i)` alone, so that the same episodes
+/// come out for any number of environments and short ones are not over-represented. In order of `i`.
+///
+/// # Errors
+/// Whatever the environment reports.
+pub fn run_episodes(
+    envs: &mut dyn VecEnv,
+    actor: &Actor,
+    count: usize,
+    seed: u64,
+    purpose: &str,
+    record: bool,
+) -> Result<Vec<Episode>> {
+    let n = envs.len();
+    let (space, action_space) = (envs.observation_space().clone(), envs.action_space().clone());
+    let seeds = |env: usize, episode: u64| Stream::seed(seed, purpose, episode * n as u64 + env as u64, 0);
+    let mut observation = LeafBuf::zeros(&space, n);
+    envs.reset(&seeds, observation.leaf_mut())?;
+    let mut noise = Stream::new(seed, "evaluation actions", 0, 0);
+    let (mut reward, mut valid) = (vec![0.0; n], vec![true; n]);
+    let (mut terminated, mut truncated) = (vec![false; n], vec![false; n]);
+    let mut finals = Finals::default();
+    let begin = |env: usize, round: u64| Episode {
+        seed: seeds(env, round),
+        record: record.then(|| Record {
+            observations: LeafBuf::zeros(&space, 0),
+            actions: LeafBuf::zeros(&action_space, 0),
+            rewards: Vec::new(),
+        }),
+        ..Default::default()
+    };
+    let mut current: Vec<Episode> = (0..n).map(|env| begin(env, 0)).collect();
+    let mut round = vec![0u64; n];
+    let mut done: Vec<Option<Episode>> = vec![None; count];
+    let mut missing = count;
+    while missing > 0 {
+        let mut action = match actor {
+            Actor::Random => random_actions(&action_space, n, &mut noise),
+            Actor::Policy { policy, deterministic } => {
+                let seen = observation_tensor(&observation, &space, n);
+                let action = match deterministic {
+                    true => policy.act_deterministic(&seen),
+                    false => policy.act(&seen, &mut noise).action,
+                };
+                leaf_buf(&action)
+            }
+        };
+        if let LeafBuf::F32(values) = &mut action {
+            clip_to_space(&action_space, values);
+        }
+        for (env, episode) in current.iter_mut().enumerate() {
+            if let Some(record) = &mut episode.record {
+                append(&mut record.observations, observation.leaf().part(env, space.len()));
+                append(&mut record.actions, action.leaf().part(env, action_space.len()));
+            }
+        }
+        finals.clear();
+        let mut row = Row {
+            observation: observation.leaf_mut(),
+            reward: &mut reward,
+            terminated: &mut terminated,
+            truncated: &mut truncated,
+            valid: &mut valid,
+            finals: &mut finals,
+        };
+        envs.step(action.leaf(), &seeds, &mut row)?;
+        for env in 0..n {
+            if valid[env] {
+                current[env].episode_return += f64::from(reward[env]);
+                current[env].length += 1;
+                if let Some(record) = &mut current[env].record {
+                    record.rewards.push(reward[env]);
+                }
+            }
+        }
+        for (env, last) in finals.iter() {
+            round[env] += 1;
+            let mut episode = std::mem::replace(&mut current[env], begin(env, round[env]));
+            episode.terminated = terminated[env];
+            if let Some(record) = &mut episode.record {
+                append(&mut record.observations, last);
+            }
+            let index = (round[env] as usize - 1) * n + env;
+            if let Some(slot) = done.get_mut(index) {
+                *slot = Some(episode);
+                missing -= 1;
+            }
+        }
+    }
+    Ok(done.into_iter().flatten().collect())
+}
+
+fn leaf_buf(action: &Tensor) -> LeafBuf {
+    let action = action.contiguous();
+    match action.kind() {
+        Kind::Float => LeafBuf::F32(crate::memory::slice(&action).to_vec()),
+        _ => LeafBuf::I64(crate::memory::slice(&action).to_vec()),
+    }
+}

@@ -1,0 +1,11 @@
+//! From environments to batches: the record type, the collector with its workers, advantages, whole episodes.
+
+mod advantage;
+mod batch;
+mod collect;
+mod episode;
+
+pub use advantage::{AdvantageInput, generalised_advantage};
+pub use batch::{Batch, Ends, Lead};
+pub use collect::{Collector, CollectorSpec, Finished};
+pub use episode::{Actor, Episode, Record, run_episodes};

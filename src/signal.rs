@@ -1,0 +1,357 @@
+//! Reward signals: what scores a batch and learns from it, and the stack of them that a run is trained on.
+
+use crate::memory::{slice, slice_mut};
+use crate::random::Stream;
+use crate::rollout::{Batch, Lead};
+use crate::run::{Log, State};
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+/// A source of reward: the environment's own, a discriminator, curiosity, a user's idea.
+pub trait RewardSignal: Send {
+    /// Rewards of every transition, float32 in the shape of the lead. No gradients, statistics frozen.
+    fn reward(&mut self, batch: &Batch) -> Result<Tensor>;
+    /// Learns from the latest rollout. Called once a rollout, at the moment that [`Stacked::update`] says.
+    fn update(&mut self, _recent: &Batch, _rng: &mut Stream, _log: &mut Log) -> Result<()> {
+        Ok(())
+    }
+    /// Saves or restores everything that `update` changes.
+    fn state(&mut self, _state: &mut State) -> Result<()> {
+        Ok(())
+    }
+    /// At the end of a run: what this signal makes of it, in words.
+    fn verdict(&self, _evidence: &Evidence) -> Option<Verdict> {
+        None
+    }
+}
+
+/// What a finished run has shown, for verdicts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Evidence {
+    /// Mean return of the last evaluation, deterministic.
+    pub return_mean: Option<f64>,
+    /// Episodes that ended during training, and how many of them by the task and not by a limit.
+    pub episodes: u64,
+    /// How many of those were ended by the task.
+    pub terminated: u64,
+}
+
+/// A conclusion for people (sentences) and for programs (fields of `summary.json`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// Whole sentences.
+    pub text: String,
+    /// The same as data.
+    pub fields: serde_json::Value,
+}
+
+/// The environment's own reward.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Extrinsic;
+
+impl RewardSignal for Extrinsic {
+    fn reward(&mut self, batch: &Batch) -> Result<Tensor> {
+        Ok(batch.reward.shallow_clone())
+    }
+}
+
+/// A value that moves linearly with the run's progress.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "ScheduleForm", into = "ScheduleForm")]
+pub struct Schedule {
+    /// At the first step.
+    pub from: f64,
+    /// At the last.
+    pub to: f64,
+}
+
+/// In recipes: a number, or `{ from = 1.0, to = 0.0 }`.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum ScheduleForm {
+    Constant(f64),
+    Linear { from: f64, to: f64 },
+}
+
+impl From<ScheduleForm> for Schedule {
+    fn from(form: ScheduleForm) -> Self {
+        match form {
+            ScheduleForm::Constant(value) => Self::constant(value),
+            ScheduleForm::Linear { from, to } => Self { from, to },
+        }
+    }
+}
+
+impl From<Schedule> for ScheduleForm {
+    fn from(schedule: Schedule) -> Self {
+        match schedule {
+            Schedule { from, to } if from == to => ScheduleForm::Constant(from),
+            Schedule { from, to } => ScheduleForm::Linear { from, to },
+        }
+    }
+}
+
+impl Schedule {
+    /// The same value throughout.
+    pub fn constant(value: f64) -> Self {
+        Self { from: value, to: value }
+    }
+
+    /// The value at `progress`, in `[0, 1]`.
+    pub fn at(&self, progress: f64) -> f64 {
+        self.from + (self.to - self.from) * progress.clamp(0.0, 1.0)
+    }
+}
+
+/// When a signal learns from a rollout: papers and codes differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum When {
+    /// First the signal, then the policy on the new rewards (GAIL's paper).
+    BeforeReward,
+    /// First the policy on the old rewards, then the signal (GAIL's code, and most curiosity modules).
+    AfterPolicy,
+}
+
+/// How a signal's rewards are scaled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RewardNorm {
+    /// Not at all.
+    None,
+    /// Divided by the running standard deviation of the rewards.
+    Rewards,
+    /// Divided by the running standard deviation of the discounted sum R_t = γ R_{t−1} + r_t of each
+    /// environment (Burda et al. 2018; with PPO's code since 2017). Forward in time; the mean stays.
+    Returns,
+}
+
+/// State of a [`RewardNorm`].
+#[derive(Clone, Debug, Default)]
+struct Scale {
+    sums: Vec<f64>,
+    mean: f64,
+    squares: f64,
+    count: f64,
+}
+
+impl Scale {
+    fn observe(&mut self, x: f64) {
+        self.count += 1.0;
+        let delta = x - self.mean;
+        self.mean += delta / self.count;
+        self.squares += delta * (x - self.mean);
+    }
+
+    fn deviation(&self) -> f64 {
+        if self.count < 2.0 { 1.0 } else { (self.squares / self.count + 1e-8).sqrt() }
+    }
+
+    /// Takes a rollout `[T, N]` in, row by row in time.
+    fn update(&mut self, norm: RewardNorm, rewards: &Tensor, batch: &Batch, discount: f64) {
+        let Lead::Time { envs, .. } = batch.lead else { return };
+        self.sums.resize(envs as usize, 0.0);
+        let rewards = rewards.contiguous();
+        let starts = slice::<bool>(&batch.start);
+        let valid = slice::<bool>(&batch.valid);
+        for (i, &reward) in slice::<f32>(&rewards).iter().enumerate().filter(|&(i, _)| valid[i]) {
+            let x = match norm {
+                RewardNorm::None => return,
+                RewardNorm::Rewards => f64::from(reward),
+                RewardNorm::Returns => {
+                    let sum = &mut self.sums[i % envs as usize];
+                    *sum = if starts[i] { 0.0 } else { *sum * discount } + f64::from(reward);
+                    *sum
+                }
+            };
+            self.observe(x);
+        }
+    }
+
+    fn state(&mut self, state: &mut State) -> Result<()> {
+        state.value("sums", &mut self.sums)?;
+        state.value("mean", &mut self.mean)?;
+        state.value("squares", &mut self.squares)?;
+        state.value("count", &mut self.count)
+    }
+}
+
+/// One signal of a stack.
+pub struct Stacked {
+    /// The user's name for it; its log tags start with it.
+    pub name: String,
+    /// The signal.
+    pub signal: Box<dyn RewardSignal>,
+    /// Factor of its (normalised) rewards.
+    pub weight: Schedule,
+    /// How its rewards are scaled.
+    pub normalise: RewardNorm,
+    /// Which value estimate its rewards belong to.
+    pub value_head: usize,
+    /// When it learns.
+    pub update: When,
+    scale: Scale,
+}
+
+impl Stacked {
+    /// A signal with weight 1 on the first value head, unscaled.
+    pub fn new(name: &str, signal: Box<dyn RewardSignal>, update: When) -> Self {
+        Self {
+            name: name.into(),
+            signal,
+            weight: Schedule::constant(1.0),
+            normalise: RewardNorm::None,
+            value_head: 0,
+            update,
+            scale: Scale::default(),
+        }
+    }
+}
+
+/// What the rewards of one value head have in common.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ValueHead {
+    /// γ of its returns.
+    pub discount: f64,
+    /// Its returns end with the episode; otherwise they go on into the next one (Burda et al. 2018).
+    pub episodic: bool,
+}
+
+/// All signals of a run. Signals with different discounts have value heads of their own; their advantages are
+/// added, not their rewards.
+pub struct Signals {
+    /// The signals, in the order of the recipe.
+    pub stack: Vec<Stacked>,
+    /// The value heads, H.
+    pub heads: Vec<ValueHead>,
+}
+
+impl Signals {
+    /// Lets the signals whose moment is `when` learn from `batch`.
+    pub fn update(&mut self, when: When, batch: &Batch, rng: &mut Stream, log: &mut Log) -> Result<()> {
+        self.stack.iter_mut().filter(|s| s.update == when).try_for_each(|s| s.signal.update(batch, rng, log))
+    }
+
+    /// Rewards of a rollout, `[T, N]` for each value head: weighted, normalised, summed. `progress` in
+    /// `[0, 1]`.
+    ///
+    /// # Errors
+    /// A signal's own; a NaN names the signal.
+    pub fn rewards(&mut self, batch: &Batch, progress: f64, log: &mut Log) -> Result<Vec<Tensor>> {
+        let Lead::Time { steps, envs } = batch.lead else {
+            return Err(Error::Invalid("a stack of signals scores rollouts, not single transitions".into()));
+        };
+        let zeros = || Tensor::zeros([steps, envs], (Kind::Float, Device::Cpu));
+        let mut heads: Vec<Tensor> = self.heads.iter().map(|_| zeros()).collect();
+        for stacked in &mut self.stack {
+            let reward = tch::no_grad(|| stacked.signal.reward(batch))?.contiguous();
+            if reward.kind() != Kind::Float || reward.size() != [steps, envs] {
+                return Err(Error::Invalid(format!(
+                    "signal `{}` gave rewards of kind {:?} and shape {:?}; a rollout needs Float of [{steps}, {envs}]",
+                    stacked.name,
+                    reward.kind(),
+                    reward.size()
+                )));
+            }
+            if !slice::<f32>(&reward).iter().all(|r| r.is_finite()) {
+                let mut tensors = batch.tensors();
+                tensors.push((format!("{}/reward", stacked.name), reward));
+                let what = format!("the reward of signal `{}`", stacked.name);
+                return Err(Error::NonFinite { what, batch: tensors });
+            }
+            let mean = reward.masked_select(&batch.valid).mean(Kind::Float).double_value(&[]);
+            log.scalar(&format!("{}/reward_mean", stacked.name), mean);
+            stacked.scale.update(stacked.normalise, &reward, batch, self.heads[stacked.value_head].discount);
+            let scale = match stacked.normalise {
+                RewardNorm::None => 1.0,
+                _ => {
+                    log.scalar(&format!("{}/reward_deviation", stacked.name), stacked.scale.deviation());
+                    1.0 / stacked.scale.deviation()
+                }
+            };
+            let factor = (stacked.weight.at(progress) * scale) as f32;
+            let sum = slice_mut::<f32>(&mut heads[stacked.value_head]);
+            sum.iter_mut().zip(slice::<f32>(&reward)).for_each(|(sum, r)| *sum += factor * r);
+        }
+        Ok(heads)
+    }
+
+    /// Saves or restores every signal under its name.
+    pub fn state(&mut self, state: &mut State) -> Result<()> {
+        self.stack.iter_mut().try_for_each(|stacked| {
+            let (signal, scale) = (&mut stacked.signal, &mut stacked.scale);
+            state.scope(&stacked.name, |state| {
+                state.scope("scale", |state| scale.state(state))?;
+                signal.state(state)
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// Two environments, three steps; environment 1 begins an episode at its last step.
+    fn batch(reward: &[f32]) -> Batch {
+        let bools = |values: &[bool]| Tensor::from_slice(values).view([3, 2]);
+        Batch {
+            lead: Lead::Time { steps: 3, envs: 2 },
+            observations: Tensor::zeros([4, 2, 1], (Kind::Float, Device::Cpu)),
+            action: Tensor::zeros([3, 2], (Kind::Int64, Device::Cpu)),
+            log_prob: None,
+            values: None,
+            reward: Tensor::from_slice(reward).view([3, 2]),
+            terminated: bools(&[false, false, false, true, false, false]),
+            truncated: bools(&[false; 6]),
+            start: bools(&[true, true, false, false, false, true]),
+            valid: bools(&[true; 6]),
+            ends: None,
+        }
+    }
+
+    #[test]
+    fn returns_are_summed_forward_within_episodes_and_along_time() {
+        let batch = batch(&[1.0, 10.0, 2.0, 20.0, 3.0, 30.0]);
+        let mut scale = Scale::default();
+        scale.update(RewardNorm::Returns, &batch.reward, &batch, 0.5);
+        // Environment 0: 1, 2.5, 4.25. Environment 1: 10, 25, then a new episode: 30.
+        assert_eq!(scale.sums, [4.25, 30.0]);
+        let sums = [1.0, 10.0, 2.5, 25.0, 4.25, 30.0];
+        let mean = sums.iter().sum::<f64>() / 6.0;
+        let variance = sums.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / 6.0;
+        assert!((scale.mean - mean).abs() < 1e-12);
+        assert!((scale.deviation() - variance.sqrt()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn signals_of_one_head_add_up_and_heads_stay_apart() {
+        struct Half;
+        impl RewardSignal for Half {
+            fn reward(&mut self, batch: &Batch) -> Result<Tensor> {
+                Ok(&batch.reward * 0.5)
+            }
+        }
+        let mut doubled = Stacked::new("doubled", Box::new(Extrinsic), When::AfterPolicy);
+        doubled.weight = Schedule { from: 3.0, to: 1.0 };
+        let mut other = Stacked::new("other", Box::new(Half), When::AfterPolicy);
+        other.value_head = 1;
+        let stack = vec![Stacked::new("task", Box::new(Extrinsic), When::AfterPolicy), doubled, other];
+        let head = ValueHead { discount: 0.9, episodic: true };
+        let mut signals = Signals { stack, heads: vec![head, ValueHead { discount: 0.5, ..head }] };
+        let batch = batch(&[1.0, 10.0, 2.0, 20.0, 3.0, 30.0]);
+        let rewards = signals.rewards(&batch, 0.5, &mut Log::default()).unwrap();
+        assert_eq!(rewards[0], &batch.reward * 3.0);
+        assert_eq!(rewards[1], &batch.reward * 0.5);
+    }
+
+    #[test]
+    fn a_nan_names_the_signal() {
+        let stack = vec![Stacked::new("task", Box::new(Extrinsic), When::AfterPolicy)];
+        let mut signals = Signals { stack, heads: vec![ValueHead { discount: 0.9, episodic: true }] };
+        let error = signals.rewards(&batch(&[f32::NAN; 6]), 0.0, &mut Log::default()).unwrap_err();
+        assert!(error.to_string().contains("`task`"), "{error}");
+    }
+}
