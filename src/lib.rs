@@ -9,7 +9,4 @@ pub mod run;
 pub mod signal;
 
 pub use random::Stream;
-pub use run::Error;
-
-/// Result of anything in this library.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
+pub use run::{Error, Result};

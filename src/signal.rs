@@ -258,7 +258,7 @@ impl Signals {
                 let mut tensors = batch.tensors();
                 tensors.push((format!("{}/reward", stacked.name), reward));
                 let what = format!("the reward of signal `{}`", stacked.name);
-                return Err(Error::NonFinite { what, batch: tensors });
+                return Err(Error::non_finite(what, tensors));
             }
             let mean = reward.masked_select(&batch.valid).mean(Kind::Float).double_value(&[]);
             log.scalar(&format!("{}/reward_mean", stacked.name), mean);
@@ -342,7 +342,7 @@ mod tests {
         let head = ValueHead { discount: 0.9, episodic: true };
         let mut signals = Signals { stack, heads: vec![head, ValueHead { discount: 0.5, ..head }] };
         let batch = batch(&[1.0, 10.0, 2.0, 20.0, 3.0, 30.0]);
-        let rewards = signals.rewards(&batch, 0.5, &mut Log::default()).unwrap();
+        let rewards = signals.rewards(&batch, 0.5, &mut Log::in_memory()).unwrap();
         assert_eq!(rewards[0], &batch.reward * 3.0);
         assert_eq!(rewards[1], &batch.reward * 0.5);
     }
@@ -351,7 +351,7 @@ mod tests {
     fn a_nan_names_the_signal() {
         let stack = vec![Stacked::new("task", Box::new(Extrinsic), When::AfterPolicy)];
         let mut signals = Signals { stack, heads: vec![ValueHead { discount: 0.9, episodic: true }] };
-        let error = signals.rewards(&batch(&[f32::NAN; 6]), 0.0, &mut Log::default()).unwrap_err();
+        let error = signals.rewards(&batch(&[f32::NAN; 6]), 0.0, &mut Log::in_memory()).unwrap_err();
         assert!(error.to_string().contains("`task`"), "{error}");
     }
 }

@@ -121,7 +121,7 @@ impl Train for Agent {
         let (rollout, finished) = self.collector.collect(&self.learner.policy)?;
         self.step += rollout.len() as u64;
         for episode in finished {
-            log.episode(episode.episode_return, episode.length as f64);
+            log.episode(episode.episode_return, episode.length);
             self.episodes += 1;
             self.terminated += u64::from(episode.terminated);
         }

@@ -147,7 +147,7 @@ impl Train for Bc {
         if !norm.is_finite() {
             let what = self.policy.parameters.first_non_finite().unwrap_or("the loss".into());
             let batch = vec![("observation".into(), observation), ("action".into(), action)];
-            return Err(Error::NonFinite { what: format!("cloned policy: {what}"), batch });
+            return Err(Error::non_finite(format!("cloned policy: {what}"), batch));
         }
         self.adam.update(&mut self.policy.parameters, self.config.learning_rate);
         self.step += 1;
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn starts_at_log_2_and_learns_the_rule() {
         let mut bc = cloned(BcConfig { batch_size: 8, learning_rate: 1e-2, ..Default::default() });
-        let mut log = Log::default();
+        let mut log = Log::in_memory();
         assert!((bc.evaluate(&mut log).unwrap().unwrap() + 2f64.ln()).abs() < 0.02);
         for _ in 0..300 {
             bc.iterate(&mut log).unwrap();
@@ -250,7 +250,7 @@ mod tests {
         let mut bc = cloned(BcConfig { patience: 3, ..Default::default() });
         for evaluations in 0..4 {
             assert!(!bc.finished(), "after {evaluations}");
-            bc.evaluate(&mut Log::default()).unwrap();
+            bc.evaluate(&mut Log::in_memory()).unwrap();
         }
         assert!(bc.finished());
     }
@@ -259,7 +259,7 @@ mod tests {
     fn weight_decay_pulls_to_zero() {
         let mut bc = cloned(BcConfig { weight_decay: 100.0, learning_rate: 1e-2, ..Default::default() });
         for _ in 0..300 {
-            bc.iterate(&mut Log::default()).unwrap();
+            bc.iterate(&mut Log::in_memory()).unwrap();
         }
         assert!(bc.policy.parameters.weights.abs().max().double_value(&[]) < 0.1);
     }

@@ -391,7 +391,7 @@ impl Gail {
         if !norm.is_finite() {
             let what = discriminator.flat.first_non_finite().unwrap_or("the loss".into());
             let batch = vec![("expert".into(), real.detach()), ("policy".into(), generated.detach())];
-            return Err(Error::NonFinite { what: format!("GAIL: {what}"), batch });
+            return Err(Error::non_finite(format!("GAIL: {what}"), batch));
         }
         discriminator.adam.update(&mut discriminator.flat, self.config.learning_rate);
         let mean = |x: &Tensor| x.mean(Kind::Float).double_value(&[]);
@@ -608,7 +608,7 @@ mod tests {
             let mut gail = Gail::new(config.clone(), &demonstrations, 6, &mut rng).unwrap();
             let recent = flat(&[1.0, 1.2, 0.8, -1.0, -1.1, -0.9], &[0, 0, 0, 1, 1, 1]);
             for _ in 0..60 {
-                gail.update(&recent, &mut rng, &mut Log::default()).unwrap();
+                gail.update(&recent, &mut rng, &mut Log::in_memory()).unwrap();
             }
             let expert = gail.reward(&flat(&[1.0, -1.0], &[1, 0])).unwrap().min().double_value(&[]);
             let policy = gail.reward(&flat(&[1.0, -1.0], &[0, 1])).unwrap().max().double_value(&[]);
@@ -620,7 +620,7 @@ mod tests {
     fn statistics_are_frozen_while_scoring() {
         let mut rng = Stream::new(2, "gail", 0, 0);
         let mut gail = Gail::new(config(), &demonstrations(&[0.0, 1.0], &[0, 1]), 2, &mut rng).unwrap();
-        gail.update(&flat(&[3.0, 4.0], &[1, 0]), &mut rng, &mut Log::default()).unwrap();
+        gail.update(&flat(&[3.0, 4.0], &[1, 0]), &mut rng, &mut Log::in_memory()).unwrap();
         let before = gail.discriminator.normaliser.clone();
         let _ = gail.reward(&flat(&[100.0, -100.0], &[0, 1])).unwrap();
         assert_eq!(before, gail.discriminator.normaliser);

@@ -169,7 +169,7 @@ impl Ppo {
         log: &mut Log,
     ) -> Result<()> {
         if let Some(field) = rollout.first_non_finite() {
-            return Err(Error::NonFinite { what: format!("the rollout's {field}"), batch: rollout.tensors() });
+            return Err(Error::non_finite(format!("the rollout's {field}"), rollout.tensors()));
         }
         signals.update(When::BeforeReward, &rollout, rng, log)?;
         let rewards = signals.rewards(&rollout, progress, log)?;
@@ -255,10 +255,7 @@ impl Ppo {
                 let norm = self.policy.parameters.clip_gradient(config.max_gradient_norm);
                 if !norm.is_finite() {
                     let what = self.policy.parameters.first_non_finite().unwrap_or("the loss".into());
-                    return Err(Error::NonFinite {
-                        what: format!("policy: {what}"),
-                        batch: minibatch.tensors(),
-                    });
+                    return Err(Error::non_finite(format!("policy: {what}"), minibatch.tensors()));
                 }
                 self.adam.update(&mut self.policy.parameters, learning_rate);
                 let clipped = log_ratio.exp().subtract_scalar(1.0).abs().gt(config.clip);
@@ -276,7 +273,7 @@ impl Ppo {
         log.scalar("policy/learning_rate", learning_rate);
         log.scalar("value/explained_variance", explained_variance(&rows.value, &rows.returns));
         if let Some(what) = self.policy.parameters.first_non_finite() {
-            return Err(Error::NonFinite { what: format!("policy: {what}"), batch: rows.tensors() });
+            return Err(Error::non_finite(format!("policy: {what}"), rows.tensors()));
         }
         Ok(())
     }

@@ -1,0 +1,455 @@
+//! The checkpoints of a run: `checkpoints/STEP.safetensors` and an index of them.
+//!
+//! The order of writes makes a kill at any moment harmless: first the file, then the index that
+//! names it, and only then are files removed that the index no longer names. A file checks
+//! itself, so the index holds names only.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::atomic;
+use super::error::{Error, Result};
+use super::state::State;
+use super::tensor_file;
+
+const FORMAT: u32 = 1;
+const FOLDER: &str = "checkpoints";
+const INDEX: &str = "index.json";
+const STEP_KEY: &str = "step";
+
+/// One of a run's checkpoints, as in `RUN@best`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// The last one.
+    Latest,
+    /// The one with the highest evaluation score.
+    Best,
+    /// The one of this step.
+    Step(u64),
+}
+
+impl FromStr for Which {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "latest" => Ok(Which::Latest),
+            "best" => Ok(Which::Best),
+            step => step.parse().map(Which::Step).map_err(|_| {
+                Error::Invalid(format!("no checkpoint can be called `@{text}`: use @best, @latest or @STEP"))
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Which {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Which::Latest => f.write_str("latest"),
+            Which::Best => f.write_str("best"),
+            Which::Step(step) => step.fmt(f),
+        }
+    }
+}
+
+/// The step with the highest evaluation score so far.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// Its step.
+    pub step: u64,
+    /// Its score; finite.
+    pub score: f64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Index {
+    format: u32,
+    entries: Vec<Entry>,
+    latest: Option<u64>,
+    best: Option<Best>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Entry {
+    step: u64,
+    file: String,
+}
+
+/// The checkpoints of one run.
+#[derive(Debug)]
+pub struct Checkpoints {
+    run: PathBuf,
+    keep: usize,
+    index: Index,
+}
+
+impl Checkpoints {
+    /// The checkpoints of the run in the directory `run`, to be read. The run may be going on.
+    pub fn open(run: &Path) -> Result<Self> {
+        Ok(Checkpoints { run: run.to_path_buf(), keep: usize::MAX, index: read_index(run)? })
+    }
+
+    /// The checkpoints of the run in the directory `run`, to be added to: the last `keep` (at
+    /// least one) and the best are kept. What a killed write left behind is removed, so only the
+    /// process that holds the run's lock may call this.
+    pub fn open_for_writing(run: &Path, keep: usize) -> Result<Self> {
+        let folder = run.join(FOLDER);
+        fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+        let this = Checkpoints { run: run.to_path_buf(), keep: keep.max(1), index: read_index(run)? };
+        this.remove_unnamed()?;
+        Ok(this)
+    }
+
+    /// The steps that have a checkpoint, in order.
+    pub fn steps(&self) -> Vec<u64> {
+        self.index.entries.iter().map(|entry| entry.step).collect()
+    }
+
+    /// The last step with a checkpoint.
+    pub fn latest(&self) -> Option<u64> {
+        self.index.latest
+    }
+
+    /// The best evaluated step.
+    pub fn best(&self) -> Option<Best> {
+        self.index.best
+    }
+
+    /// What a command that only looks at a run opens when nobody said: the best one if
+    /// something was evaluated, else the latest.
+    pub fn preferred(&self) -> Which {
+        if self.index.best.is_some() { Which::Best } else { Which::Latest }
+    }
+
+    /// Writes a checkpoint and removes those that need not be kept.
+    pub fn save(&mut self, step: u64, state: State) -> Result<PathBuf> {
+        let (tensors, mut values) = state.finish()?;
+        if values.insert(STEP_KEY.into(), Value::from(step)).is_some() {
+            return Err(Error::Invalid(format!(
+                "state `{STEP_KEY}` is the checkpoint's own; use another name"
+            )));
+        }
+        // Twelve digits hold any run, and names then sort as their steps do.
+        let file = format!("{step:012}.safetensors");
+        let path = self.run.join(FOLDER).join(&file);
+        tensor_file::write(&path, &tensors, &values)?;
+
+        self.index.entries.retain(|entry| entry.step != step);
+        self.index.entries.push(Entry { step, file });
+        self.index.entries.sort_by_key(|entry| entry.step);
+        self.commit()?;
+        Ok(path)
+    }
+
+    /// Names the checkpoint of `step` as the best one.
+    pub fn mark_best(&mut self, step: u64, score: f64) -> Result<()> {
+        self.entry(step)?;
+        if !score.is_finite() {
+            return Err(Error::Invalid(format!("a score of {score} cannot be the best")));
+        }
+        let best = Some(Best { step, score });
+        if self.index.best == best {
+            return Ok(());
+        }
+        self.index.best = best;
+        self.commit()
+    }
+
+    /// Forgets every checkpoint after `step`: the run goes on from there.
+    pub fn rewind(&mut self, step: u64) -> Result<()> {
+        if self.index.entries.iter().all(|entry| entry.step <= step) {
+            return Ok(());
+        }
+        self.index.entries.retain(|entry| entry.step <= step);
+        self.commit()
+    }
+
+    /// The file of a checkpoint.
+    pub fn resolve(&self, which: Which) -> Result<PathBuf> {
+        let entry = self.entry(self.step_of(which)?)?;
+        Ok(self.run.join(FOLDER).join(&entry.file))
+    }
+
+    /// The step of a checkpoint and its content.
+    pub fn load(&self, which: Which) -> Result<(u64, State)> {
+        let path = self.resolve(which)?;
+        if !path.exists() {
+            // A run that is going on may have replaced its checkpoints since the index was read.
+            let now = Checkpoints::open(&self.run)?;
+            if now.steps() != self.steps() {
+                return now.load(which);
+            }
+        }
+        let step = self.step_of(which)?;
+        self.read(step).map(|state| (step, state)).map_err(|error| match error {
+            Error::BadFile { path, message } => {
+                let mend = match self.last_whole_before(step) {
+                    Some(whole) => format!(
+                        "the checkpoint before it is whole: go on from `{}@{whole}`",
+                        self.run.display()
+                    ),
+                    None => "no earlier checkpoint of this run is whole".into(),
+                };
+                Error::BadFile { path, message: format!("{message}; {mend}") }
+            }
+            other => other,
+        })
+    }
+
+    fn read(&self, step: u64) -> Result<State> {
+        let path = self.resolve(Which::Step(step))?;
+        let (tensors, mut values) = tensor_file::read(&path)?;
+        let found = values.remove(STEP_KEY).and_then(|value| value.as_u64());
+        if found != Some(step) {
+            return Err(Error::bad_file(&path, format!("this is not the checkpoint of step {step}")));
+        }
+        Ok(State::loading(tensors, values).from_file(path))
+    }
+
+    fn last_whole_before(&self, step: u64) -> Option<u64> {
+        let earlier = self.index.entries.iter().rev().map(|entry| entry.step).filter(|&other| other < step);
+        earlier.into_iter().find(|&other| self.read(other).is_ok())
+    }
+
+    fn step_of(&self, which: Which) -> Result<u64> {
+        let run = self.run.display();
+        match which {
+            Which::Step(step) => Ok(step),
+            Which::Latest => {
+                self.index.latest.ok_or_else(|| Error::bad_file(&self.run, "it has no checkpoint yet"))
+            }
+            Which::Best => match self.index.best {
+                Some(best) => Ok(best.step),
+                None => Err(Error::bad_file(
+                    &self.run,
+                    format!("nothing was evaluated yet, so no checkpoint is the best; use `{run}@latest`"),
+                )),
+            },
+        }
+    }
+
+    fn entry(&self, step: u64) -> Result<&Entry> {
+        self.index.entries.iter().find(|entry| entry.step == step).ok_or_else(|| {
+            let steps: Vec<String> = self.steps().iter().map(u64::to_string).collect();
+            let there = if steps.is_empty() { "none".into() } else { steps.join(", ") };
+            Error::bad_file(&self.run, format!("it has no checkpoint of step {step}; there are: {there}"))
+        })
+    }
+
+    /// Writes the index without what need not be kept, then removes those files.
+    fn commit(&mut self) -> Result<()> {
+        let index = &mut self.index;
+        index.best = index.best.filter(|best| index.entries.iter().any(|entry| entry.step == best.step));
+        let first_kept = index.entries.len().saturating_sub(self.keep);
+        let mut place = 0;
+        index.entries.retain(|entry| {
+            place += 1;
+            place > first_kept || index.best.is_some_and(|best| best.step == entry.step)
+        });
+        index.latest = index.entries.last().map(|entry| entry.step);
+        let path = self.run.join(FOLDER).join(INDEX);
+        let text = serde_json::to_string_pretty(index)
+            .map_err(|e| Error::Invalid(format!("{}: {e}", path.display())))?;
+        atomic::replace_with(&path, text.as_bytes())?;
+        self.remove_unnamed()
+    }
+
+    fn remove_unnamed(&self) -> Result<()> {
+        let folder = self.run.join(FOLDER);
+        for name in names_in(&folder)? {
+            let ours = step_in(&name).is_some();
+            let named = self.index.entries.iter().any(|entry| entry.file == name);
+            if atomic::is_temporary(&name) || (ours && !named) {
+                let path = folder.join(name);
+                fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_index(run: &Path) -> Result<Index> {
+    let path = run.join(FOLDER).join(INDEX);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return rebuild_index(run),
+        Err(e) => return Err(Error::io("read", &path)(e)),
+    };
+    let mend = "move it away, and the files beside it will be listed anew";
+    let index: Index =
+        serde_json::from_str(&text).map_err(|e| Error::bad_file(&path, format!("damaged: {e}; {mend}")))?;
+    if index.format != FORMAT {
+        return Err(Error::bad_file(
+            &path,
+            format!("it has format {} and this version reads format {FORMAT}", index.format),
+        ));
+    }
+    Ok(index)
+}
+
+/// Without an index (the first write was killed, or someone removed it) every file that can be
+/// read counts, so that nothing is deleted as unnamed that may still be wanted.
+fn rebuild_index(run: &Path) -> Result<Index> {
+    let folder = run.join(FOLDER);
+    let mut entries = Vec::new();
+    for file in names_in(&folder)? {
+        let named = step_in(&file);
+        let inside = || tensor_file::read_metadata(&folder.join(&file)).ok()?.get(STEP_KEY)?.as_u64();
+        if let Some(step) = named.filter(|&step| inside() == Some(step)) {
+            entries.push(Entry { step, file });
+        }
+    }
+    entries.sort_by_key(|entry| entry.step);
+    let latest = entries.last().map(|entry| entry.step);
+    Ok(Index { format: FORMAT, entries, latest, best: None })
+}
+
+/// The step in a checkpoint's file name.
+fn step_in(name: &str) -> Option<u64> {
+    name.strip_suffix(".safetensors")?.parse().ok()
+}
+
+fn names_in(folder: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io("list", folder)(e)),
+    };
+    entries
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<io::Result<_>>()
+        .map_err(Error::io("list", folder))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use tch::Tensor;
+
+    fn state(x: i64) -> State {
+        let mut state = State::saving();
+        state.tensor("x", &mut Tensor::from(x)).unwrap();
+        state
+    }
+
+    fn x_of(mut state: State) -> i64 {
+        let mut x = Tensor::from(0i64);
+        state.tensor("x", &mut x).unwrap();
+        state.finish().unwrap();
+        x.int64_value(&[])
+    }
+
+    #[test]
+    fn the_last_and_the_best_are_kept() {
+        let run = tempfile::tempdir().unwrap();
+        let mut checkpoints = Checkpoints::open_for_writing(run.path(), 2).unwrap();
+        assert_eq!(checkpoints.preferred(), Which::Latest);
+        for step in [0, 5, 10, 15, 20] {
+            checkpoints.save(step, state(step as i64)).unwrap();
+            if step == 5 {
+                checkpoints.mark_best(5, 1.0).unwrap();
+            }
+        }
+        assert_eq!(checkpoints.steps(), [5, 15, 20]);
+        checkpoints.mark_best(20, 2.0).unwrap();
+        let read = Checkpoints::open(run.path()).unwrap();
+        assert_eq!((read.steps(), read.latest()), (vec![15, 20], Some(20)));
+        assert_eq!(read.best(), Some(Best { step: 20, score: 2.0 }));
+        assert_eq!(names_in(&run.path().join(FOLDER)).unwrap().len(), 3);
+        let (step, loaded) = read.load(Which::Step(15)).unwrap();
+        assert_eq!((step, x_of(loaded)), (15, 15));
+        assert_eq!(read.load(Which::Best).unwrap().0, 20);
+    }
+
+    #[test]
+    fn what_is_not_there_is_named() {
+        let run = tempfile::tempdir().unwrap();
+        let mut checkpoints = Checkpoints::open_for_writing(run.path(), 3).unwrap();
+        assert!(checkpoints.resolve(Which::Latest).unwrap_err().to_string().contains("no checkpoint yet"));
+        checkpoints.save(7, state(7)).unwrap();
+        checkpoints.save(9, state(9)).unwrap();
+        assert!(checkpoints.resolve(Which::Step(8)).unwrap_err().to_string().contains("there are: 7, 9"));
+        assert!(checkpoints.resolve(Which::Best).unwrap_err().to_string().contains("@latest"));
+        assert!(checkpoints.mark_best(9, f64::NAN).is_err());
+        assert!(checkpoints.mark_best(8, 1.0).is_err());
+    }
+
+    #[test]
+    fn a_damaged_file_leads_to_the_one_before() {
+        let run = tempfile::tempdir().unwrap();
+        let mut checkpoints = Checkpoints::open_for_writing(run.path(), 3).unwrap();
+        for step in [1, 2, 3] {
+            checkpoints.save(step, state(0)).unwrap();
+        }
+        for step in [2, 3] {
+            let path = checkpoints.resolve(Which::Step(step)).unwrap();
+            let content = fs::read(&path).unwrap();
+            fs::write(&path, &content[..content.len() - 1]).unwrap();
+        }
+        let message = checkpoints.load(Which::Latest).unwrap_err().to_string();
+        assert!(message.contains("000000000003.safetensors"), "{message}");
+        assert!(message.contains(&format!("{}@1`", run.path().display())), "{message}");
+        // A file under another's name is not taken for it.
+        let one = checkpoints.resolve(Which::Step(1)).unwrap();
+        fs::copy(one, checkpoints.resolve(Which::Step(2)).unwrap()).unwrap();
+        assert!(checkpoints.load(Which::Step(2)).is_err());
+    }
+
+    #[test]
+    fn leftovers_are_removed_by_the_writer_only() {
+        let run = tempfile::tempdir().unwrap();
+        let mut checkpoints = Checkpoints::open_for_writing(run.path(), 3).unwrap();
+        checkpoints.save(1, state(1)).unwrap();
+        let folder = run.path().join(FOLDER);
+        for name in ["000000000002.safetensors", ".index.json.tmp-99", "notes.txt"] {
+            fs::write(folder.join(name), "x").unwrap();
+        }
+        Checkpoints::open(run.path()).unwrap();
+        assert_eq!(names_in(&folder).unwrap().len(), 5);
+        Checkpoints::open_for_writing(run.path(), 3).unwrap();
+        let mut left = names_in(&folder).unwrap();
+        left.sort();
+        assert_eq!(left, ["000000000001.safetensors", "index.json", "notes.txt"]);
+    }
+
+    #[test]
+    fn a_lost_index_is_rebuilt() {
+        let run = tempfile::tempdir().unwrap();
+        let mut checkpoints = Checkpoints::open_for_writing(run.path(), 3).unwrap();
+        checkpoints.save(1, state(1)).unwrap();
+        checkpoints.save(2, state(2)).unwrap();
+        let index = run.path().join(FOLDER).join(INDEX);
+        fs::write(&index, "{").unwrap();
+        assert!(Checkpoints::open(run.path()).unwrap_err().to_string().contains("move it away"));
+        fs::remove_file(index).unwrap();
+        let again = Checkpoints::open_for_writing(run.path(), 3).unwrap();
+        assert_eq!((again.steps(), again.latest()), (vec![1, 2], Some(2)));
+    }
+
+    #[test]
+    fn rewinding_forgets_what_came_after() {
+        let run = tempfile::tempdir().unwrap();
+        let mut checkpoints = Checkpoints::open_for_writing(run.path(), 5).unwrap();
+        for step in [1, 2, 3] {
+            checkpoints.save(step, state(0)).unwrap();
+        }
+        checkpoints.mark_best(3, 1.0).unwrap();
+        checkpoints.rewind(2).unwrap();
+        assert_eq!((checkpoints.steps(), checkpoints.best()), (vec![1, 2], None));
+    }
+
+    #[test]
+    fn names_of_checkpoints() {
+        for which in [Which::Latest, Which::Best, Which::Step(12)] {
+            assert_eq!(which.to_string().parse::<Which>().unwrap(), which);
+        }
+        assert!("newest".parse::<Which>().is_err());
+    }
+}

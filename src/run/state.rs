@@ -1,0 +1,415 @@
+//! The one visitor that both saves and loads, so that nothing can be saved and not restored.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tch::{Tensor, kind::Element};
+
+use super::error::{Error, Result};
+use super::tensor_file::Values;
+
+/// Named tensors and values on their way out of an object or into it.
+///
+/// Each part of a run has one `state` function that names what it consists of. While saving, the
+/// names collect what the object holds; while loading, the same calls in the same order put it
+/// back.
+#[derive(Debug)]
+pub struct State {
+    loading: bool,
+    prefix: String,
+    tensors: BTreeMap<String, Tensor>,
+    values: Values,
+    /// Where the content came from, for messages.
+    origin: Option<PathBuf>,
+}
+
+impl State {
+    /// Collects what it visits.
+    pub fn saving() -> Self {
+        State {
+            loading: false,
+            prefix: String::new(),
+            tensors: BTreeMap::new(),
+            values: Values::new(),
+            origin: None,
+        }
+    }
+
+    /// Puts `tensors` and `values` into what it visits.
+    pub fn loading(tensors: BTreeMap<String, Tensor>, values: Values) -> Self {
+        State { loading: true, prefix: String::new(), tensors, values, origin: None }
+    }
+
+    /// Names the file that the content came from in every later message.
+    pub fn from_file(mut self, path: PathBuf) -> Self {
+        self.origin = Some(path);
+        self
+    }
+
+    /// Whether the visited objects are being restored. Needed only to rebuild what is derived
+    /// from restored parts.
+    pub fn is_loading(&self) -> bool {
+        self.loading
+    }
+
+    /// A tensor of fixed shape and kind, restored in place so that views of it stay views.
+    pub fn tensor(&mut self, name: &str, t: &mut Tensor) -> Result<()> {
+        if !self.loading {
+            return self.put(name, t);
+        }
+        let saved = self.take(name)?;
+        if saved.size() != t.size() || saved.f_kind()? != t.f_kind()? {
+            return Err(self.misfit(
+                name,
+                format!(
+                    "saved as {:?} {:?}, needed as {:?} {:?}",
+                    saved.f_kind()?,
+                    saved.size(),
+                    t.f_kind()?,
+                    t.size()
+                ),
+            ));
+        }
+        tch::no_grad(|| t.f_copy_(&saved))?;
+        Ok(())
+    }
+
+    /// A tensor whose shape is part of what is saved, such as a pool that fills up. It is
+    /// replaced when restored; its kind and number of dimensions must fit.
+    pub fn resizable(&mut self, name: &str, t: &mut Tensor) -> Result<()> {
+        if !self.loading {
+            return self.put(name, t);
+        }
+        let saved = self.take(name)?;
+        if saved.dim() != t.dim() || saved.f_kind()? != t.f_kind()? {
+            return Err(self.misfit(
+                name,
+                format!(
+                    "saved as {:?} with {} dimensions, needed as {:?} with {}",
+                    saved.f_kind()?,
+                    saved.dim(),
+                    t.f_kind()?,
+                    t.dim()
+                ),
+            ));
+        }
+        *t = saved.f_to_device(t.device())?;
+        Ok(())
+    }
+
+    /// A plain vector of numbers, of any length.
+    pub fn vector<T: Element + Copy + Default>(&mut self, name: &str, v: &mut Vec<T>) -> Result<()> {
+        if !self.loading {
+            return self.put(name, &Tensor::f_from_slice(v)?);
+        }
+        let saved = self.take(name)?;
+        if saved.dim() != 1 || saved.f_kind()? != T::KIND {
+            let found = format!(
+                "saved as {:?} {:?}, needed as a vector of {:?}",
+                saved.kind(),
+                saved.size(),
+                T::KIND
+            );
+            return Err(self.misfit(name, found));
+        }
+        let mut restored = vec![T::default(); saved.numel()];
+        saved.f_copy_data(&mut restored, saved.numel())?;
+        *v = restored;
+        Ok(())
+    }
+
+    /// Anything small that serde knows; a finite number comes back as exactly itself.
+    ///
+    /// An `f64`, `f32` or `Option<f64>` may also be infinite or not a number. Inside other types
+    /// JSON has no word for such numbers: there they are refused when saving (and an `Option`
+    /// of one becomes `None`). Vectors of numbers belong into [`State::vector`].
+    pub fn value<T: Serialize + DeserializeOwned + 'static>(&mut self, name: &str, v: &mut T) -> Result<()> {
+        let key = self.key(name);
+        if self.loading {
+            let saved = self.values.remove(&key).ok_or_else(|| {
+                self.misfit(name, "missing: it was saved by another version or recipe".into())
+            })?;
+            return match decode(saved) {
+                Ok(restored) => {
+                    *v = restored;
+                    Ok(())
+                }
+                Err(error) => Err(self.misfit(name, error.to_string())),
+            };
+        }
+        let encoded = encode(v).map_err(|e| Error::Invalid(format!("state `{key}` cannot be saved: {e}")))?;
+        // What would come back differently must not be saved in the first place.
+        let back = decode::<T>(encoded.clone()).and_then(|back| encode(&back));
+        if back.ok().as_ref() != Some(&encoded) {
+            return Err(Error::Invalid(format!(
+                "state `{key}` would not come back as it is: does it hold a number that is not finite?"
+            )));
+        }
+        match self.values.insert(key.clone(), encoded) {
+            None => Ok(()),
+            Some(_) => Err(Error::Invalid(format!("state `{key}` was saved twice"))),
+        }
+    }
+
+    /// Runs `f` with `name/` before every name.
+    pub fn scope<R>(&mut self, name: &str, f: impl FnOnce(&mut State) -> Result<R>) -> Result<R> {
+        let length = self.prefix.len();
+        self.prefix.push_str(name);
+        self.prefix.push('/');
+        let result = f(self);
+        self.prefix.truncate(length);
+        result
+    }
+
+    /// After saving: all that was collected. After loading: nothing, or an error if something
+    /// that was saved has not been asked for.
+    pub fn finish(self) -> Result<(Vec<(String, Tensor)>, Values)> {
+        if self.loading {
+            let left: Vec<&str> = self
+                .tensors
+                .keys()
+                .map(String::as_str)
+                .chain(self.values.keys().map(String::as_str))
+                .collect();
+            if !left.is_empty() {
+                return Err(self.misfit_at(format!(
+                    "it holds what this run has no place for: {}; it was saved by another version or recipe",
+                    left.join(", ")
+                )));
+            }
+        }
+        Ok((self.tensors.into_iter().collect(), self.values))
+    }
+
+    /// A collected floating tensor with a NaN whose name begins with `prefix`, if there is one.
+    pub(super) fn first_nan(&self, prefix: &str) -> Result<Option<(&str, &Tensor)>> {
+        for (name, tensor) in self.tensors.iter().filter(|(name, _)| name.starts_with(prefix)) {
+            let float = matches!(tensor.f_kind()?, tch::Kind::Float | tch::Kind::Double);
+            if float && tensor.f_isnan()?.f_any()?.f_int64_value(&[])? != 0 {
+                return Ok(Some((name, tensor)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// A deep copy: the object may go on changing before the file is written.
+    fn put(&mut self, name: &str, t: &Tensor) -> Result<()> {
+        let key = self.key(name);
+        let mut copy = Tensor::f_empty(t.size(), (t.f_kind()?, tch::Device::Cpu))?;
+        copy.f_copy_(&t.detach())?;
+        match self.tensors.insert(key.clone(), copy) {
+            None => Ok(()),
+            Some(_) => Err(Error::Invalid(format!("state `{key}` was saved twice"))),
+        }
+    }
+
+    fn take(&mut self, name: &str) -> Result<Tensor> {
+        let key = self.key(name);
+        self.tensors
+            .remove(&key)
+            .ok_or_else(|| self.misfit(name, "missing: it was saved by another version or recipe".into()))
+    }
+
+    fn misfit(&self, name: &str, message: String) -> Error {
+        self.misfit_at(format!("`{}`: {message}", self.key(name)))
+    }
+
+    fn misfit_at(&self, message: String) -> Error {
+        match &self.origin {
+            Some(path) => Error::bad_file(path, message),
+            None => Error::Invalid(format!("saved state: {message}")),
+        }
+    }
+}
+
+/// JSON turns numbers that are not finite into null; the types that hold one number get words.
+fn encode<T: Serialize + 'static>(v: &T) -> serde_json::Result<Value> {
+    let any = v as &dyn Any;
+    let number = any
+        .downcast_ref::<f64>()
+        .copied()
+        .or_else(|| any.downcast_ref::<f32>().map(|&x| f64::from(x)))
+        .or_else(|| any.downcast_ref::<Option<f64>>().copied().flatten());
+    match number {
+        Some(x) if !x.is_finite() => Ok(Value::String(word(x).into())),
+        _ => serde_json::to_value(v),
+    }
+}
+
+fn decode<T: DeserializeOwned + 'static>(saved: Value) -> serde_json::Result<T> {
+    let number = match saved.as_str() {
+        Some("NaN") => Some(f64::NAN),
+        Some("inf") => Some(f64::INFINITY),
+        Some("-inf") => Some(f64::NEG_INFINITY),
+        _ => None,
+    };
+    if let Some(x) = number {
+        let candidates: [Box<dyn Any>; 3] = [Box::new(x), Box::new(x as f32), Box::new(Some(x))];
+        for candidate in candidates {
+            if let Ok(found) = candidate.downcast::<T>() {
+                return Ok(*found);
+            }
+        }
+    }
+    serde_json::from_value(saved)
+}
+
+/// The word for a number that JSON cannot write.
+pub(super) fn word(x: f64) -> &'static str {
+    match x {
+        x if x.is_nan() => "NaN",
+        x if x > 0.0 => "inf",
+        _ => "-inf",
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+    struct Settings {
+        name: String,
+        best: Option<(u64, f64)>,
+    }
+
+    struct Thing {
+        weights: Tensor,
+        pool: Tensor,
+        returns: Vec<f64>,
+        bytes: Vec<u8>,
+        score: f64,
+        settings: Settings,
+    }
+
+    impl Thing {
+        fn new() -> Self {
+            let weights = Tensor::zeros([2, 2], tch::kind::FLOAT_CPU).set_requires_grad(true);
+            let pool = Tensor::zeros([0, 3], tch::kind::FLOAT_CPU);
+            Thing { weights, pool, returns: vec![], bytes: vec![], score: 0.0, settings: Settings::default() }
+        }
+
+        fn state(&mut self, s: &mut State) -> Result<()> {
+            s.scope("thing", |s| {
+                s.tensor("weights", &mut self.weights)?;
+                s.resizable("pool", &mut self.pool)?;
+                s.vector("returns", &mut self.returns)?;
+                s.vector("bytes", &mut self.bytes)?;
+                s.value("score", &mut self.score)
+            })?;
+            s.value("settings", &mut self.settings)
+        }
+    }
+
+    fn save(thing: &mut Thing) -> (BTreeMap<String, Tensor>, Values) {
+        let mut state = State::saving();
+        thing.state(&mut state).unwrap();
+        let (tensors, values) = state.finish().unwrap();
+        // Through text, as a file does it.
+        let text = serde_json::to_string(&values).unwrap();
+        (tensors.into_iter().collect(), serde_json::from_str(&text).unwrap())
+    }
+
+    #[test]
+    fn everything_comes_back() {
+        let mut thing = Thing::new();
+        let _ = tch::no_grad(|| thing.weights.fill_(0.25));
+        thing.pool = Tensor::ones([4, 3], tch::kind::FLOAT_CPU);
+        thing.returns = vec![0.1, f64::NAN, 1e300];
+        thing.bytes = vec![1, 2];
+        thing.score = f64::NEG_INFINITY;
+        thing.settings = Settings { name: "a".into(), best: Some((3, 0.1 + 0.2)) };
+        let (tensors, values) = save(&mut thing);
+        assert_eq!(tensors.keys().next().unwrap(), "thing/bytes");
+        // A deep copy: what happens to the object afterwards is not in it.
+        let _ = tch::no_grad(|| thing.weights.fill_(7.0));
+
+        let mut other = Thing::new();
+        let view = other.weights.detach();
+        let mut state = State::loading(tensors, values);
+        other.state(&mut state).unwrap();
+        state.finish().unwrap();
+        assert_eq!(view.double_value(&[1, 1]), 0.25, "restored in place");
+        assert!(other.weights.requires_grad());
+        assert_eq!(other.pool.size(), [4, 3]);
+        assert_eq!((other.returns[0], other.returns[2]), (0.1, 1e300));
+        assert!(other.returns[1].is_nan());
+        assert_eq!(other.bytes, [1, 2]);
+        assert_eq!(other.score, f64::NEG_INFINITY);
+        assert_eq!(other.settings, thing.settings);
+    }
+
+    #[test]
+    fn a_misfit_names_both_sides() {
+        let (tensors, values) = save(&mut Thing::new());
+        let mut wide = Thing::new();
+        wide.weights = Tensor::zeros([2, 5], tch::kind::FLOAT_CPU);
+        let mut state = State::loading(tensors, values).from_file("runs/x/5.safetensors".into());
+        let message = wide.state(&mut state).unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "runs/x/5.safetensors: `thing/weights`: saved as Float [2, 2], needed as Float [2, 5]"
+        );
+    }
+
+    #[test]
+    fn missing_and_left_over_are_errors() {
+        let (mut tensors, values) = save(&mut Thing::new());
+        tensors.insert("other".into(), Tensor::from(1.0));
+        let mut state = State::loading(tensors, values);
+        Thing::new().state(&mut state).unwrap();
+        assert!(state.finish().unwrap_err().to_string().contains("other"));
+        let mut state = State::loading(BTreeMap::new(), Values::new());
+        assert!(Thing::new().state(&mut state).unwrap_err().to_string().contains("thing/weights"));
+    }
+
+    #[test]
+    fn nothing_is_saved_that_would_not_come_back() {
+        let mut state = State::saving();
+        let mut lost = Settings { name: String::new(), best: Some((1, f64::NAN)) };
+        assert!(state.value("lost", &mut lost).is_err());
+        state.value("twice", &mut 1u8).unwrap();
+        assert!(state.value("twice", &mut 1u8).is_err());
+    }
+
+    #[test]
+    fn a_nan_is_found() {
+        let mut state = State::saving();
+        state.tensor("fine", &mut Tensor::from_slice(&[f32::INFINITY])).unwrap();
+        assert_eq!(state.first_nan("").unwrap().map(|bad| bad.0), None);
+        state.tensor("bad", &mut Tensor::from_slice(&[1.0f32, f32::NAN])).unwrap();
+        assert_eq!(state.first_nan("b").unwrap().map(|bad| bad.0), Some("bad"));
+        assert!(state.first_nan("fine").unwrap().is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_are_exact(x in any::<f64>(), y in any::<f32>(), n in any::<u64>()) {
+            let (mut a, mut b, mut c, mut d) = (x, y, n, Some(x));
+            let mut state = State::saving();
+            let visit = |s: &mut State, a: &mut f64, b: &mut f32, c: &mut u64, d: &mut Option<f64>| {
+                s.value("a", a)?; s.value("b", b)?; s.value("c", c)?; s.value("d", d)
+            };
+            visit(&mut state, &mut a, &mut b, &mut c, &mut d).unwrap();
+            let (_, values) = state.finish().unwrap();
+            let values = serde_json::from_str(&serde_json::to_string(&values).unwrap()).unwrap();
+            (a, b, c, d) = (0.0, 0.0, 0, None);
+            let mut state = State::loading(BTreeMap::new(), values);
+            visit(&mut state, &mut a, &mut b, &mut c, &mut d).unwrap();
+            prop_assert!(a.to_bits() == x.to_bits() || (a.is_nan() && x.is_nan()));
+            prop_assert!(b.to_bits() == y.to_bits() || (b.is_nan() && y.is_nan()));
+            prop_assert_eq!(c, n);
+            prop_assert_eq!(d.map(f64::is_nan), Some(x.is_nan()));
+        }
+    }
+}
