@@ -18,9 +18,9 @@ impl Stream {
     /// The stream of `purpose` for its `index`-th user (a group, an environment, a seed) at `step`.
     pub fn new(seed: u64, purpose: &str, index: u64, step: u64) -> Self {
         // FNV-1a: `std`'s hashers may change between releases, and with them every run.
-        let purpose = purpose
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let purpose = purpose.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
         let mut key = [0; 32];
         for (part, value) in key.chunks_exact_mut(8).zip([seed, purpose, index, step]) {
             part.copy_from_slice(&value.to_le_bytes());

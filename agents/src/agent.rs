@@ -6,7 +6,7 @@ use imago::rollout::{Actor, Collector, run_episodes};
 use imago::run::{Log, State, Train};
 use imago::signal::{Evidence, Signals};
 use imago::{Result, Stream};
-use imago_envs::VecEnv;
+use imago_envs::{Space, VecEnv};
 use serde::{Deserialize, Serialize};
 
 /// Mean and spread of some episodes' returns.
@@ -44,19 +44,31 @@ impl Evaluation {
         Self { envs, episodes, seed }
     }
 
+    /// Observation and action space.
+    pub fn spaces(&self) -> (&Space, &Space) {
+        (self.envs.observation_space(), self.envs.action_space())
+    }
+
     /// Runs the episodes deterministically and stochastically and logs both.
     pub fn run(&mut self, policy: &ActorCritic, log: &mut Log) -> Result<Returns> {
         let mut figures = [(0.0, 0.0, 0.0); 2];
         for (figure, deterministic) in figures.iter_mut().zip([true, false]) {
             let actor = Actor::Policy { policy, deterministic };
-            let episodes =
-                run_episodes(self.envs.as_mut(), &actor, self.episodes, self.seed, "choosing the best", false)?;
+            let episodes = run_episodes(
+                self.envs.as_mut(),
+                &actor,
+                self.episodes,
+                self.seed,
+                "choosing the best",
+                false,
+            )?;
             let returns: Vec<f64> = episodes.iter().map(|episode| episode.episode_return).collect();
             let lengths: Vec<f64> = episodes.iter().map(|episode| episode.length as f64).collect();
             let (mean, std) = mean_std(&returns);
             *figure = (mean, std, mean_std(&lengths).0);
         }
-        let [(deterministic_mean, deterministic_std, length_mean), (stochastic_mean, stochastic_std, _)] = figures;
+        let [(deterministic_mean, deterministic_std, length_mean), (stochastic_mean, stochastic_std, _)] =
+            figures;
         log.scalar("evaluation/return_deterministic", deterministic_mean);
         log.scalar("evaluation/return_stochastic", stochastic_mean);
         log.scalar("evaluation/length", length_mean);
@@ -155,7 +167,7 @@ impl Train for Agent {
             episodes: self.episodes,
             terminated: self.terminated,
         };
-        let mut fields = serde_json::json!({ "evaluation": self.returns });
+        let mut fields = serde_json::json!({ "returns": self.returns });
         for stacked in &self.signals.stack {
             if let Some(verdict) = stacked.signal.verdict(&evidence) {
                 fields["verdict"][&stacked.name] = verdict.text.into();

@@ -1,8 +1,8 @@
 //! Behaviour cloning: maximum likelihood of the expert's actions (Pomerleau 1991; the settings of GAIL's
 //! baseline, Ho & Ermon 2016, are the defaults). Needs no environment.
 
-use crate::agent::{Evaluation, Returns};
 use crate::Demonstrations;
+use crate::agent::{Evaluation, Returns};
 use imago::nn::{ActorCritic, Adam};
 use imago::run::{Log, State, Train};
 use imago::{Error, Result, Stream};
@@ -193,7 +193,7 @@ impl Train for Bc {
         Ok(serde_json::json!({
             "validation_loss": self.best.map(|score| -score),
             "stopped_early": self.finished(),
-            "evaluation": self.returns,
+            "returns": self.returns,
         }))
     }
 }
@@ -212,8 +212,15 @@ mod tests {
         let demonstrations =
             Demonstrations::from_pairs(observation.clone(), action.clone(), observations, actions);
         let torso = TorsoSpec { kind: TorsoKind::Mlp, hidden: vec![16], activation: Activation::Tanh };
-        let spec =
-            PolicySpec { observation, action, torso, shared: false, value_heads: 1, normalise: true, log_std: 0.0 };
+        let spec = PolicySpec {
+            observation,
+            action,
+            torso,
+            shared: false,
+            value_heads: 1,
+            normalise: true,
+            log_std: 0.0,
+        };
         let policy = ActorCritic::new(spec, &mut Stream::new(0, "init", 0, 0)).unwrap();
         Bc::new(config, policy, &demonstrations, None, 0).unwrap()
     }

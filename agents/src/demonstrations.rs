@@ -98,7 +98,12 @@ impl Demonstrations {
     ///
     /// # Errors
     /// Episodes without a record.
-    pub fn from_episodes(env: EnvSpec, observation: &Space, action: &Space, recorded: &[Episode]) -> Result<Self> {
+    pub fn from_episodes(
+        env: EnvSpec,
+        observation: &Space,
+        action: &Space,
+        recorded: &[Episode],
+    ) -> Result<Self> {
         let (mut observations, mut actions, mut rewards) = (Vec::new(), Vec::new(), Vec::new());
         let (mut steps, mut finals, mut episodes) = (Vec::new(), Vec::new(), Vec::new());
         for episode in recorded {
@@ -258,8 +263,9 @@ impl Demonstrations {
     /// which and where.
     pub fn load(path: &Path) -> Result<Self> {
         let (tensors, metadata) = tensor_file::read(path)?;
-        Self::from_file(tensors, metadata)
-            .map_err(|reason| Error::Invalid(format!("{} is no usable demonstration file: {reason}", path.display())))
+        Self::from_file(tensors, metadata).map_err(|reason| {
+            Error::Invalid(format!("{} is no usable demonstration file: {reason}", path.display()))
+        })
     }
 
     fn from_file(
@@ -306,13 +312,16 @@ impl Demonstrations {
             ("final_observation", &final_observations),
         ];
         for (name, tensor) in checked {
-            first_non_finite_row(tensor).map_or(Ok(()), |row| Err(format!("`{name}` row {row} holds a NaN or an infinity")))?;
+            first_non_finite_row(tensor)
+                .map_or(Ok(()), |row| Err(format!("`{name}` row {row} holds a NaN or an infinity")))?;
         }
-        for (name, space, tensor) in
-            [("action", &header.action_space, &actions), ("observation", &header.observation_space, &observations)]
-        {
+        for (name, space, tensor) in [
+            ("action", &header.action_space, &actions),
+            ("observation", &header.observation_space, &observations),
+        ] {
             if let Space::Discrete { n, .. } = space {
-                let row = slice::<i64>(&tensor.contiguous()).iter().position(|choice| !(0..*n).contains(choice));
+                let row =
+                    slice::<i64>(&tensor.contiguous()).iter().position(|choice| !(0..*n).contains(choice));
                 if let Some(row) = row {
                     return Err(format!("`{name}` row {row} lies outside {space}"));
                 }
@@ -380,7 +389,10 @@ mod tests {
         ours.save(&path).unwrap();
         let theirs = Demonstrations::load(&path).unwrap();
         assert_eq!(ours.episodes, theirs.episodes);
-        assert_eq!((ours.env, ours.observation_space, ours.stride), (theirs.env, theirs.observation_space, 1));
+        assert_eq!(
+            (ours.env, ours.observation_space, ours.stride),
+            (theirs.env, theirs.observation_space, 1)
+        );
         assert_eq!(ours.observations, theirs.observations);
         assert_eq!(ours.actions, theirs.actions);
         assert_eq!(ours.final_observations, theirs.final_observations);

@@ -135,8 +135,14 @@ impl Discriminator {
         };
         let input = width(observation) + if per_action { 0 } else { width(action) };
         let mut layout = Layout::default();
-        let mlp =
-            Mlp::new(&mut layout, "discriminator", input, &config.hidden, config.activation, Init::GlorotUniform);
+        let mlp = Mlp::new(
+            &mut layout,
+            "discriminator",
+            input,
+            &config.hidden,
+            config.activation,
+            Init::GlorotUniform,
+        );
         let last = *config.hidden.last().unwrap_or(&input);
         let outputs = if per_action { width(action) } else { 1 };
         // A zero last layer: D = ½ and one reward for everything, until the first update. A spectrally
@@ -169,14 +175,15 @@ impl Discriminator {
         let observed = features_of(&self.observation, observation);
         match (&self.action, self.per_action) {
             (_, true) => Pairs { features: observed, choice: Some(action.view([-1, 1])) },
-            (Space::Discrete { .. }, false) => {
-                Pairs { features: Tensor::cat(&[observed, features_of(&self.action, action)], 1), choice: None }
-            }
+            (Space::Discrete { .. }, false) => Pairs {
+                features: Tensor::cat(&[observed, features_of(&self.action, action)], 1),
+                choice: None,
+            },
             (Space::Box { low, high, .. }, false) => {
-                let bound = |b: &[f64]| Tensor::from_slice(&b.iter().map(|&x| x as f32).collect::<Vec<f32>>());
-                let executed = action
-                    .view([-1, low.len() as i64])
-                    .clamp_tensor(Some(bound(low)), Some(bound(high)));
+                let bound =
+                    |b: &[f64]| Tensor::from_slice(&b.iter().map(|&x| x as f32).collect::<Vec<f32>>());
+                let executed =
+                    action.view([-1, low.len() as i64]).clamp_tensor(Some(bound(low)), Some(bound(high)));
                 Pairs { features: Tensor::cat(&[observed, executed], 1), choice: None }
             }
         }
@@ -263,8 +270,12 @@ impl Health {
     fn observe(&mut self, now: [f64; 4]) {
         self.rounds += 1;
         let rate = (1.0 / self.rounds as f64).max(0.1);
-        let smoothed =
-            [&mut self.accuracy_expert, &mut self.accuracy_policy, &mut self.logit_expert, &mut self.logit_policy];
+        let smoothed = [
+            &mut self.accuracy_expert,
+            &mut self.accuracy_policy,
+            &mut self.logit_expert,
+            &mut self.logit_policy,
+        ];
         for (old, new) in smoothed.into_iter().zip(now) {
             *old += rate * (new - *old);
         }
@@ -276,9 +287,15 @@ impl Health {
         if self.rounds == 0 {
             ("untrained", "the discriminator was never updated")
         } else if expert * policy > 0.0 && expert.abs().min(policy.abs()) > 2.0 {
-            ("collapsed", "it calls everything the same, so its reward carries no information; lower its learning rate or give it more policy pairs")
+            (
+                "collapsed",
+                "it calls everything the same, so its reward carries no information; lower its learning rate or give it more policy pairs",
+            )
         } else if self.accuracy_expert > 0.95 && self.accuracy_policy > 0.95 {
-            ("saturated", "it tells expert and policy apart almost perfectly: the policy has not caught up, or the discriminator is too strong (try gradient_penalty, spectral_norm or fewer updates_per_round)")
+            (
+                "saturated",
+                "it tells expert and policy apart almost perfectly: the policy has not caught up, or the discriminator is too strong (try gradient_penalty, spectral_norm or fewer updates_per_round)",
+            )
         } else {
             ("balanced", "it neither fails nor wins outright, as it should")
         }
@@ -381,8 +398,7 @@ impl Gail {
             let mix = rng.uniforms(&[count, 1]);
             // Between two per-action pairs the expert's action counts: half an action has no logit.
             let f = |x: &Tensor| discriminator.logits(x, expert.choice.as_ref());
-            let penalty =
-                gradient_penalty(f, &real, &generated, &mix, self.config.gradient_penalty_target)?;
+            let penalty = gradient_penalty(f, &real, &generated, &mix, self.config.gradient_penalty_target)?;
             log.scalar("discriminator/gradient_penalty", penalty.double_value(&[]));
             total += penalty * self.config.gradient_penalty;
         }
@@ -436,7 +452,9 @@ impl RewardSignal for Gail {
         let mut sums = [0.0; 4];
         for _ in 0..self.config.updates_per_round {
             let figures = self.step(rng, log)?;
-            sums.iter_mut().zip(figures).for_each(|(sum, x)| *sum += x / self.config.updates_per_round as f64);
+            sums.iter_mut()
+                .zip(figures)
+                .for_each(|(sum, x)| *sum += x / self.config.updates_per_round as f64);
         }
         if self.config.updates_per_round > 0 {
             self.health.observe(sums);

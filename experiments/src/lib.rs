@@ -1,6 +1,13 @@
 //! The program `imago` as a library, so that a binary of twenty lines can add environments and reward signals.
 
+mod assemble;
+mod catalogue;
+mod commands;
 mod nearest;
+mod plot;
+mod problem;
+mod program;
 mod recipe;
+mod runs;
 
-pub use recipe::Recipe;
+pub use program::{Program, SignalContext};

@@ -1,2 +1,5 @@
-//! x
-fn main() {}
+//! The program `imago`.
+
+fn main() -> std::process::ExitCode {
+    imago_experiments::Program::default().main()
+}

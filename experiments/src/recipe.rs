@@ -395,14 +395,21 @@ fn all_keys(lists: &[Vec<String>]) -> Vec<String> {
 }
 
 impl Recipe {
-    /// Reads recipe `text` with `--set` overrides applied. `name` is what errors call it; `registered` are the
-    /// signal kinds of the user's program.
+    /// Reads recipe `text` with `--set` overrides applied, and `--demos` if given in place of every
+    /// demonstration file in it. `name` is what errors call it; `registered` are the signal kinds of the user's
+    /// program.
     ///
     /// # Errors
     /// Broken TOML, unknown keys, wrong types, values out of range: each with its place.
-    pub fn parse(name: &str, text: &str, overrides: &[String], registered: &[&str]) -> Result<Self> {
-        let mut root: Table =
-            toml::from_str(text).map_err(|error| anyhow!("{name} is not valid TOML: {}", error.to_string().trim()))?;
+    pub fn parse(
+        name: &str,
+        text: &str,
+        overrides: &[String],
+        demos: Option<&Path>,
+        registered: &[&str],
+    ) -> Result<Self> {
+        let mut root: Table = toml::from_str(text)
+            .map_err(|error| anyhow!("{name} is not valid TOML: {}", error.to_string().trim()))?;
         for set in overrides {
             apply_override(&mut root, set)?;
         }
@@ -421,7 +428,8 @@ impl Recipe {
             Ok(table)
         };
         let run: RunConfig = source.read("run", &plain("run", keys_of::<RunConfig>())?)?;
-        let rollout: RolloutConfig = source.read("rollout", &plain("rollout", keys_of::<RolloutConfig>())?)?;
+        let rollout: RolloutConfig =
+            source.read("rollout", &plain("rollout", keys_of::<RolloutConfig>())?)?;
         let policy: PolicyConfig = source.read("policy", &plain("policy", keys_of::<PolicyConfig>())?)?;
         let eval: EvalConfig = source.read("eval", &plain("eval", keys_of::<EvalConfig>())?)?;
         let env = match root.contains_key("env") {
@@ -437,7 +445,13 @@ impl Recipe {
             };
             signals.push(Self::signal(name, table, &source, registered)?);
         }
-        let recipe = Self { run, env, rollout, policy, learner, signals, eval };
+        let mut recipe = Self { run, env, rollout, policy, learner, signals, eval };
+        if let Some(file) = demos {
+            let places = recipe.demos_mut();
+            ensure!(!places.is_empty(), "--demos: nothing in {name} learns from demonstrations");
+            let path = std::path::absolute(file).unwrap_or(file.into()).to_string_lossy().into_owned();
+            places.into_iter().for_each(|place| (place.demos, place.demos_hash) = (path.clone(), None));
+        }
         recipe.validate(&source)?;
         Ok(recipe)
     }
@@ -455,7 +469,8 @@ impl Recipe {
                 Ok(LearnerConfig::Bc(source.read("learner", table)?, source.read("learner", table)?))
             }
             other => {
-                let hint = nearest(other, ["ppo", "bc"]).map_or(String::new(), |k| format!("; did you mean \"{k}\"?"));
+                let hint = nearest(other, ["ppo", "bc"])
+                    .map_or(String::new(), |k| format!("; did you mean \"{k}\"?"));
                 bail!("{}: unknown learner \"{other}\"{hint} (known: ppo, bc)", source.place("learner.kind"))
             }
         }
@@ -482,8 +497,8 @@ impl Recipe {
             }
             other => {
                 let known: Vec<&str> = ["extrinsic", "gail"].iter().chain(registered).copied().collect();
-                let hint =
-                    nearest(other, known.iter().copied()).map_or(String::new(), |k| format!("; did you mean \"{k}\"?"));
+                let hint = nearest(other, known.iter().copied())
+                    .map_or(String::new(), |k| format!("; did you mean \"{k}\"?"));
                 bail!(
                     "{}: unknown signal \"{other}\"{hint} (known: {})",
                     source.place(&path),
@@ -509,7 +524,11 @@ impl Recipe {
         check(self.rollout.envs > 0, "rollout.envs", "must be at least 1")?;
         check(self.rollout.steps > 0, "rollout.steps", "must be at least 1")?;
         check(self.rollout.group_size > 0, "rollout.group_size", "must be at least 1")?;
-        check(self.policy.hidden.iter().all(|&width| width > 0), "policy.hidden", "widths must be at least 1")?;
+        check(
+            self.policy.hidden.iter().all(|&width| width > 0),
+            "policy.hidden",
+            "widths must be at least 1",
+        )?;
         let positive = |x: f64| x.is_finite() && x > 0.0;
         let share = |x: f64| (0.0..=1.0).contains(&x);
         match &self.learner {
@@ -526,8 +545,16 @@ impl Recipe {
             LearnerConfig::Bc(demos, bc) => {
                 check(positive(bc.learning_rate), "learner.learning_rate", "must be above 0")?;
                 check(bc.batch_size > 0, "learner.batch_size", "must be at least 1")?;
-                check((0.0..1.0).contains(&bc.validation_split), "learner.validation_split", "must lie in [0, 1)")?;
-                check(!demos.demos.is_empty(), "learner.demos", "missing: give a file here or with --demos FILE")?;
+                check(
+                    (0.0..1.0).contains(&bc.validation_split),
+                    "learner.validation_split",
+                    "must lie in [0, 1)",
+                )?;
+                check(
+                    !demos.demos.is_empty(),
+                    "learner.demos",
+                    "missing: give a file here or with --demos FILE",
+                )?;
                 check(self.signals.is_empty(), "signal", "behaviour cloning uses no reward signals")?;
             }
         }
@@ -537,10 +564,22 @@ impl Recipe {
                 check(share(discount), &at("discount"), "must lie in [0, 1]")?;
             }
             if let SignalKind::Gail(demos, gail) = &signal.kind {
-                check(!demos.demos.is_empty(), &at("demos"), "missing: give a file here or with --demos FILE")?;
+                check(
+                    !demos.demos.is_empty(),
+                    &at("demos"),
+                    "missing: give a file here or with --demos FILE",
+                )?;
                 check(positive(gail.learning_rate), &at("learning_rate"), "must be above 0")?;
-                check(gail.hidden.iter().all(|&width| width > 0), &at("hidden"), "widths must be at least 1")?;
-                check((0.0..0.5).contains(&gail.label_smoothing), &at("label_smoothing"), "must lie in [0, 0.5)")?;
+                check(
+                    gail.hidden.iter().all(|&width| width > 0),
+                    &at("hidden"),
+                    "widths must be at least 1",
+                )?;
+                check(
+                    (0.0..0.5).contains(&gail.label_smoothing),
+                    &at("label_smoothing"),
+                    "must lie in [0, 0.5)",
+                )?;
                 check(gail.gradient_penalty >= 0.0, &at("gradient_penalty"), "must not be negative")?;
             }
         }
@@ -624,15 +663,15 @@ mod tests {
 
     fn refused(text: &str, overrides: &[&str]) -> String {
         let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
-        Recipe::parse("r.toml", text, &overrides, &[]).unwrap_err().to_string()
+        Recipe::parse("r.toml", text, &overrides, None, &[]).unwrap_err().to_string()
     }
 
     #[test]
     fn a_resolved_recipe_reads_back_the_same() {
         let sets = ["policy.hidden=[8, 8]".into(), "signal.gail.weight={from=1, to=0}".into()];
-        let recipe = Recipe::parse("r.toml", GAIL, &sets, &[]).unwrap();
+        let recipe = Recipe::parse("r.toml", GAIL, &sets, None, &[]).unwrap();
         assert_eq!(recipe.policy.hidden, [8, 8]);
-        let again = Recipe::parse("resolved", &recipe.to_toml().unwrap(), &[], &[]).unwrap();
+        let again = Recipe::parse("resolved", &recipe.to_toml().unwrap(), &[], None, &[]).unwrap();
         assert_eq!(recipe, again);
     }
 
@@ -643,7 +682,10 @@ mod tests {
         let message = refused(&GAIL.replace("epochs = 4", "n_steps = 4"), &[]);
         assert!(message.contains("`rollout.steps`"), "{message}");
         let message = refused(GAIL, &["learner.ent_coef=0.1"]);
-        assert!(message.contains("--set learner.ent_coef") && message.contains("entropy_coefficient"), "{message}");
+        assert!(
+            message.contains("--set learner.ent_coef") && message.contains("entropy_coefficient"),
+            "{message}"
+        );
         let message = refused(&GAIL.replace("[signal.gail]", "[signal.gial]"), &[]);
         assert!(message.contains("line 8") && message.contains("did you mean \"gail\""), "{message}");
     }

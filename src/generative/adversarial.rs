@@ -120,7 +120,8 @@ mod tests {
     fn penalty_of_a_linear_critic_is_known_and_differentiable() {
         // f(x) = w·x has gradient w everywhere: ‖(3, 4)‖ = 5, (5 − 1)² = 16, d/dw = 2·(5 − 1)·w/5.
         let w = Tensor::from_slice(&[3.0f32, 4.0]).set_requires_grad(true);
-        let (real, fake) = (Tensor::zeros([7, 2], (Kind::Float, w.device())), Stream::new(0, "x", 0, 0).normals(&[7, 2]));
+        let (real, fake) =
+            (Tensor::zeros([7, 2], (Kind::Float, w.device())), Stream::new(0, "x", 0, 0).normals(&[7, 2]));
         let mix = Stream::new(0, "mix", 0, 0).uniforms(&[7, 1]);
         let penalty = gradient_penalty(|x| x.mv(&w), &real, &fake, &mix, 1.0).unwrap();
         near(penalty.shallow_clone(), 16.0);

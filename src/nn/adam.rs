@@ -1,8 +1,8 @@
 //! Adam (Kingma & Ba 2015, algorithm 1) over one flat buffer, in one pass and with its state in reach.
 
 use super::flat::Flat;
-use crate::memory::{slice, slice_mut};
 use crate::Result;
+use crate::memory::{slice, slice_mut};
 use crate::run::State;
 use tch::Tensor;
 
@@ -70,8 +70,7 @@ mod tests {
         let mut adam = Adam::new(&flat, 1e-5);
         let store = tch::nn::VarStore::new(tch::Device::Cpu);
         let theirs = store.root().var_copy("w", flat.get(w));
-        let mut optimiser =
-            tch::nn::Adam { eps: 1e-5, ..Default::default() }.build(&store, 1e-3).unwrap();
+        let mut optimiser = tch::nn::Adam { eps: 1e-5, ..Default::default() }.build(&store, 1e-3).unwrap();
         let mut rng = Stream::new(3, "data", 0, 0);
         for _ in 0..1000 {
             let (x, y) = (rng.normals(&[8, 3]), rng.normals(&[8, 5]));

@@ -227,7 +227,8 @@ mod tests {
             let flat = Flat::new(layout, &mut Stream::new(7, "init", 0, 0));
             let w = flat.get(w).detach();
             let gram = if shape[0] <= shape[1] { w.matmul(&w.tr()) } else { w.tr().matmul(&w) };
-            let wanted = Tensor::eye(4.min(gram.size()[0]).max(gram.size()[0]), (Kind::Float, w.device())) * 2.0;
+            let wanted =
+                Tensor::eye(4.min(gram.size()[0]).max(gram.size()[0]), (Kind::Float, w.device())) * 2.0;
             assert!((gram - wanted).abs().max().double_value(&[]) < 1e-5);
         }
     }

@@ -2,9 +2,9 @@
 
 use super::distribution::Distribution;
 use super::flat::{Flat, Init, Layout};
-use crate::memory::slice;
 use super::normaliser::RunningNorm;
 use super::torso::{Linear, Torso, TorsoKind, TorsoSpec, features_of};
+use crate::memory::slice;
 use crate::random::Stream;
 use crate::run::State;
 use crate::{Error, Result};
@@ -107,8 +107,11 @@ impl ActorCritic {
     pub fn new(spec: PolicySpec, rng: &mut Stream) -> Result<Self> {
         let mut layout = Layout::default();
         let torso = Torso::new(&mut layout, "policy", &spec.torso, &spec.observation)?;
-        let value_torso =
-            if spec.shared { None } else { Some(Torso::new(&mut layout, "value", &spec.torso, &spec.observation)?) };
+        let value_torso = if spec.shared {
+            None
+        } else {
+            Some(Torso::new(&mut layout, "value", &spec.torso, &spec.observation)?)
+        };
         let outputs = match &spec.action {
             Space::Discrete { n, .. } => *n,
             Space::Box { .. } => spec.action.len() as i64,
@@ -147,9 +150,10 @@ impl ActorCritic {
         let out = self.policy.forward(&self.parameters, &features);
         let distribution = match self.log_std {
             None => Distribution::categorical(&out),
-            Some(index) => {
-                Distribution::DiagonalGaussian { mean: out, log_std: self.parameters.get(index).shallow_clone() }
-            }
+            Some(index) => Distribution::DiagonalGaussian {
+                mean: out,
+                log_std: self.parameters.get(index).shallow_clone(),
+            },
         };
         (distribution, value)
     }
@@ -201,8 +205,34 @@ impl ActorCritic {
         Ok(())
     }
 
+    /// The policy that a checkpoint holds, built from its own description.
+    pub fn from_state(state: &mut State) -> Result<Self> {
+        let mut spec: Option<PolicySpec> = None;
+        state.value("spec", &mut spec)?;
+        let spec =
+            spec.ok_or_else(|| Error::Invalid("the checkpoint does not describe its policy".into()))?;
+        let mut policy = Self::new(spec, &mut Stream::new(0, "overwritten", 0, 0))?;
+        policy.values(state)?;
+        Ok(policy)
+    }
+
     /// Saves or restores parameters and statistics.
+    ///
+    /// # Errors
+    /// A checkpoint of a policy with another description.
     pub fn state(&mut self, state: &mut State) -> Result<()> {
+        let mut spec = Some(self.spec.clone());
+        state.value("spec", &mut spec)?;
+        if spec.as_ref() != Some(&self.spec) {
+            return Err(Error::Invalid(format!(
+                "the checkpoint's policy is another one: {spec:?}, not {:?}",
+                self.spec
+            )));
+        }
+        self.values(state)
+    }
+
+    fn values(&mut self, state: &mut State) -> Result<()> {
         self.parameters.state(state)?;
         match &mut self.normaliser {
             Some(normaliser) => state.scope("normaliser", |state| normaliser.state(state)),
@@ -221,7 +251,15 @@ mod tests {
 
     fn spec(observation: Space, action: Space, kind: TorsoKind, hidden: &[i64]) -> PolicySpec {
         let torso = TorsoSpec { kind, hidden: hidden.into(), activation: Activation::Tanh };
-        PolicySpec { observation, action, torso, shared: false, value_heads: 1, normalise: false, log_std: 0.0 }
+        PolicySpec {
+            observation,
+            action,
+            torso,
+            shared: false,
+            value_heads: 1,
+            normalise: false,
+            log_std: 0.0,
+        }
     }
 
     fn image(side: usize, channels: usize) -> Space {
@@ -236,8 +274,10 @@ mod tests {
 
     #[test]
     fn parameter_counts_equal_the_references() {
-        let count = |spec| ActorCritic::new(spec, &mut Stream::new(0, "init", 0, 0)).unwrap().parameters.count();
-        let cartpole = |hidden| spec(Space::floats(&[4], -1.0, 1.0), Space::discrete(2), TorsoKind::Mlp, hidden);
+        let count =
+            |spec| ActorCritic::new(spec, &mut Stream::new(0, "init", 0, 0)).unwrap().parameters.count();
+        let cartpole =
+            |hidden| spec(Space::floats(&[4], -1.0, 1.0), Space::discrete(2), TorsoKind::Mlp, hidden);
         // Stable-Baselines3's MlpPolicy on CartPole, and the GAIL paper's 10,802 + 10,801 minus its time input.
         assert_eq!(count(cartpole(&[64, 64])), 9_155);
         assert_eq!(count(cartpole(&[100, 100])), 10_802 + 10_701);

@@ -76,7 +76,9 @@ impl Mlp {
         let layers = inputs
             .zip(hidden)
             .enumerate()
-            .map(|(i, (&input, &output))| Linear::new(layout, &format!("{name}/hidden{i}"), input, output, init))
+            .map(|(i, (&input, &output))| {
+                Linear::new(layout, &format!("{name}/hidden{i}"), input, output, init)
+            })
             .collect();
         Self { layers, activation }
     }
@@ -200,7 +202,11 @@ impl Torso {
             Some((shape, channels_last)) if !self.convolutions.is_empty() => {
                 let [c, h, w] = shape;
                 let x = scaled(space, observation);
-                if channels_last { x.view([-1, h, w, c]).permute([0, 3, 1, 2]) } else { x.view([-1, c, h, w]) }
+                if channels_last {
+                    x.view([-1, h, w, c]).permute([0, 3, 1, 2])
+                } else {
+                    x.view([-1, c, h, w])
+                }
             }
             _ => features_of(space, observation),
         }

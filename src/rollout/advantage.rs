@@ -86,8 +86,7 @@ mod tests {
 
     #[test]
     fn invalid_rows_count_nothing() {
-        let input =
-            AdvantageInput { truncated: &[true, false, false], valid: &[true, false, true], ..BASE };
+        let input = AdvantageInput { truncated: &[true, false, false], valid: &[true, false, true], ..BASE };
         close(&generalised_advantage(&input), &[1.0, 0.0, 3.5]);
     }
 

@@ -124,7 +124,9 @@ impl Group {
     fn new(envs: Box<dyn VecEnv>, index: usize, first: usize, spec: &CollectorSpec) -> Result<Self> {
         let n = envs.len();
         let (observation, action) = (envs.observation_space().clone(), envs.action_space().clone());
-        spec.policy.observation.check_fits("the policy's and the environment's observations", &observation)?;
+        spec.policy
+            .observation
+            .check_fits("the policy's and the environment's observations", &observation)?;
         spec.policy.action.check_fits("the policy's and the environment's actions", &action)?;
         let mut group = Self {
             first,
@@ -143,8 +145,10 @@ impl Group {
             envs,
         };
         let (seed, first) = (group.seed, group.first);
-        let seeds = move |env: usize, episode: u64| Stream::seed(seed, "episode", (first + env) as u64, episode);
-        let row = observation_row(&mut group.buffers.observation, observation.dtype(), 0, n * observation.len());
+        let seeds =
+            move |env: usize, episode: u64| Stream::seed(seed, "episode", (first + env) as u64, episode);
+        let row =
+            observation_row(&mut group.buffers.observation, observation.dtype(), 0, n * observation.len());
         group.envs.reset(&seeds, row)?;
         Ok(group)
     }
@@ -152,7 +156,8 @@ impl Group {
     fn collect(&mut self, policy: &ActorCritic, rollout: u64) -> Result<()> {
         let (n, heads) = (self.envs.len(), policy.spec.value_heads);
         let (seed, first) = (self.seed, self.first);
-        let seeds = move |env: usize, episode: u64| Stream::seed(seed, "episode", (first + env) as u64, episode);
+        let seeds =
+            move |env: usize, episode: u64| Stream::seed(seed, "episode", (first + env) as u64, episode);
         let dtype = self.envs.observation_space().dtype();
         let size = n * self.envs.observation_space().len();
         let action_space = self.envs.action_space().clone();
@@ -250,7 +255,8 @@ impl Group {
         state.value("envs", &mut saved)?;
         if state.is_loading() {
             let (seed, first) = (self.seed, self.first);
-            let seeds = move |env: usize, episode: u64| Stream::seed(seed, "episode", (first + env) as u64, episode);
+            let seeds =
+                move |env: usize, episode: u64| Stream::seed(seed, "episode", (first + env) as u64, episode);
             let space = self.envs.observation_space().clone();
             let size = self.envs.len() * space.len();
             let row = observation_row(&mut self.buffers.observation, space.dtype(), 0, size);
@@ -386,7 +392,8 @@ impl Collector {
         }
         self.rollout += 1;
         let batch = self.assemble();
-        let finished = self.groups.iter().flatten().flat_map(|group| group.finished.iter().copied()).collect();
+        let finished =
+            self.groups.iter().flatten().flat_map(|group| group.finished.iter().copied()).collect();
         self.groups.iter_mut().flatten().for_each(|group| group.carry());
         Ok((batch, finished))
     }

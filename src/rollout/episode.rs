@@ -61,7 +61,9 @@ pub(crate) fn clip_to_space(space: &Space, actions: &mut [f32]) {
 /// Uniform over `space`; standard normal in directions without bounds.
 fn random_actions(space: &Space, count: usize, rng: &mut Stream) -> LeafBuf {
     match space {
-        Space::Discrete { n, .. } => LeafBuf::I64((0..count).map(|_| rng.below(*n as usize) as i64).collect()),
+        Space::Discrete { n, .. } => {
+            LeafBuf::I64((0..count).map(|_| rng.below(*n as usize) as i64).collect())
+        }
         Space::Box { low, high, .. } => {
             let one = |rng: &mut Stream| -> Vec<f32> {
                 low.iter()
@@ -92,7 +94,8 @@ fn observation_tensor(buffer: &LeafBuf, space: &Space, envs: usize) -> Tensor {
         LeafBuf::U8(values) => Tensor::from_slice(values),
         LeafBuf::I64(values) => Tensor::from_slice(values),
     };
-    let shape: Vec<i64> = std::iter::once(envs as i64).chain(space.shape().iter().map(|&d| d as i64)).collect();
+    let shape: Vec<i64> =
+        std::iter::once(envs as i64).chain(space.shape().iter().map(|&d| d as i64)).collect();
     flat.view(&shape[..])
 }
 

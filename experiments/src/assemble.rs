@@ -1,0 +1,201 @@
+//! From a recipe to something that can be trained.
+
+use crate::catalogue;
+use crate::program::{Program, SignalContext};
+use crate::recipe::{DemosConfig, LearnerConfig, Recipe, SignalConfig, SignalKind};
+use anyhow::{Context, Result, bail, ensure};
+use imago::Stream;
+use imago::nn::{ActorCritic, PolicySpec};
+use imago::rollout::{Collector, CollectorSpec};
+use imago::run::Train;
+use imago::signal::{Extrinsic, RewardSignal, Signals, Stacked, ValueHead};
+use imago_agents::{Agent, Bc, Demonstrations, Evaluation, Gail, Ppo};
+use imago_envs::{EnvSpec, Space, VecEnv};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Environments stepped together while evaluating.
+const EVALUATION_GROUP: usize = 8;
+
+/// Reads the file a recipe names, checks it against the stored hash, and takes the selected pairs of it. The hash
+/// is filled in.
+pub fn demonstrations(config: &mut DemosConfig) -> Result<Demonstrations> {
+    let all = match config.demos.strip_prefix("builtin:") {
+        Some(name) => {
+            let Some((_, bytes)) = catalogue::DEMOS.iter().find(|(known, _)| *known == name) else {
+                let known: Vec<&str> = catalogue::DEMOS.iter().map(|(name, _)| *name).collect();
+                bail!("no built-in demonstrations `{name}` (there are: {})", known.join(", "));
+            };
+            // The reader works on files: checked, mapped and refused like any other.
+            let mut file = tempfile::NamedTempFile::new().context("cannot unpack built-in demonstrations")?;
+            file.write_all(bytes)
+                .and_then(|()| file.flush())
+                .context("cannot unpack built-in demonstrations")?;
+            check_hash(config, file.path())?;
+            Demonstrations::load(file.path())?
+        }
+        None => {
+            let path = PathBuf::from(&config.demos);
+            let loaded = Demonstrations::load(&path)?;
+            check_hash(config, &path)?;
+            loaded
+        }
+    };
+    Ok(all.select(&config.selection())?)
+}
+
+fn check_hash(config: &mut DemosConfig, path: &Path) -> Result<()> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let hash = format!("{:08x}", crc32fast::hash(&bytes));
+    if let Some(wanted) = config.demos_hash.as_ref().filter(|wanted| **wanted != hash) {
+        bail!(
+            "{} is not the file this recipe was resolved with (checksum {hash}, expected {wanted}); restore it, or \
+             remove `demos_hash` to use the new one",
+            config.demos
+        );
+    }
+    config.demos_hash = Some(hash);
+    Ok(())
+}
+
+/// Groups of environments for rollouts, sized as the recipe says.
+fn groups(program: &Program, env: &EnvSpec, count: usize, size: usize) -> Result<Vec<Box<dyn VecEnv>>> {
+    let sizes = (0..count).step_by(size).map(|first| size.min(count - first));
+    sizes.map(|size| Ok(program.envs.make_group(env, size)?)).collect()
+}
+
+/// Environments for evaluation.
+pub fn evaluation_group(program: &Program, env: &EnvSpec, episodes: usize) -> Result<Box<dyn VecEnv>> {
+    Ok(program.envs.make_group(env, episodes.min(EVALUATION_GROUP))?)
+}
+
+fn evaluation(program: &Program, recipe: &Recipe, env: &EnvSpec) -> Result<Evaluation> {
+    let episodes = recipe.run.eval_episodes;
+    Ok(Evaluation::new(evaluation_group(program, env, episodes)?, episodes, recipe.run.seed))
+}
+
+/// Value heads: one for each different pair of discount and episodic, in order of appearance. Second, each
+/// signal's head.
+fn value_heads(signals: &[SignalConfig], discount: f64) -> (Vec<ValueHead>, Vec<usize>) {
+    let mut heads: Vec<ValueHead> = Vec::new();
+    let indices = signals
+        .iter()
+        .map(|signal| {
+            let head = ValueHead {
+                discount: signal.stack.discount.unwrap_or(discount),
+                episodic: signal.stack.episodic,
+            };
+            heads.iter().position(|known| *known == head).unwrap_or_else(|| {
+                heads.push(head);
+                heads.len() - 1
+            })
+        })
+        .collect();
+    (heads, indices)
+}
+
+fn check_demonstrations(
+    demonstrations: &Demonstrations,
+    file: &str,
+    env: &EnvSpec,
+    observation: &Space,
+    action: &Space,
+) -> Result<()> {
+    let fits = observation
+        .check_fits("observations", &demonstrations.observation_space)
+        .and_then(|()| action.check_fits("actions", &demonstrations.action_space));
+    fits.with_context(|| {
+        format!("{file} was recorded in {} and does not fit {}", demonstrations.env.id, env.id)
+    })?;
+    if demonstrations.env.id != env.id {
+        tracing::warn!("{file} was recorded in {}, not in {}", demonstrations.env.id, env.id);
+    }
+    Ok(())
+}
+
+/// Builds what `recipe` describes; fills in the hashes of the demonstration files it uses.
+///
+/// # Errors
+/// Unknown environments and signals, demonstrations that are damaged or do not fit: all before anything is
+/// written.
+pub fn trainee(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>> {
+    tch::set_num_threads(recipe.run.learner_threads);
+    match recipe.learner.clone() {
+        LearnerConfig::Bc(mut demos, config) => {
+            let pairs = demonstrations(&mut demos)?;
+            recipe.learner = LearnerConfig::Bc(demos.clone(), config.clone());
+            let evaluation = recipe.env.as_ref().map(|env| evaluation(program, recipe, env)).transpose()?;
+            if let (Some(evaluation), Some(env)) = (&evaluation, &recipe.env) {
+                let (observation, action) = evaluation.spaces();
+                check_demonstrations(&pairs, &demos.demos, env, observation, action)?;
+            }
+            let spec = recipe.policy.spec(&pairs.observation_space, &pairs.action_space, 1);
+            let policy = new_policy(spec, recipe.run.seed)?;
+            Ok(Box::new(Bc::new(config, policy, &pairs, evaluation, recipe.run.seed)?))
+        }
+        LearnerConfig::Ppo(config) => {
+            let env = recipe.env.clone().context("`env.id` is missing")?;
+            ensure!(!recipe.signals.is_empty(), "the recipe has no reward signal: add [signal.extrinsic]");
+            let groups = groups(program, &env, recipe.rollout.envs, recipe.rollout.group_size)?;
+            let (observation, action) =
+                (groups[0].observation_space().clone(), groups[0].action_space().clone());
+            let (heads, head_of) = value_heads(&recipe.signals, config.discount);
+            let mut stack = Vec::new();
+            for (i, value_head) in head_of.into_iter().enumerate() {
+                let signal = signal(program, recipe, i, &env, &observation, &action)?;
+                let SignalConfig { name, stack: config, .. } = &recipe.signals[i];
+                let mut stacked = Stacked::new(name, signal, config.update);
+                (stacked.weight, stacked.normalise) = (config.weight, config.reward_norm);
+                stacked.value_head = value_head;
+                stack.push(stacked);
+            }
+            let spec = recipe.policy.spec(&observation, &action, heads.len());
+            let policy = new_policy(spec.clone(), recipe.run.seed)?;
+            let evaluation = evaluation(program, recipe, &env)?;
+            let collecting = CollectorSpec {
+                policy: spec,
+                steps: recipe.rollout.steps,
+                workers: recipe.run.workers,
+                seed: recipe.run.seed,
+            };
+            Ok(Box::new(Agent::new(
+                Collector::new(collecting, groups)?,
+                Ppo::new(config, policy),
+                Signals { stack, heads },
+                Some(evaluation),
+                recipe.run.seed,
+                recipe.run.total_steps,
+            )))
+        }
+    }
+}
+
+fn new_policy(spec: PolicySpec, seed: u64) -> Result<ActorCritic> {
+    Ok(ActorCritic::new(spec, &mut Stream::new(seed, "policy weights", 0, 0))?)
+}
+
+fn signal(
+    program: &Program,
+    recipe: &mut Recipe,
+    index: usize,
+    env: &EnvSpec,
+    observation: &Space,
+    action: &Space,
+) -> Result<Box<dyn RewardSignal>> {
+    let rollout = recipe.rollout.envs * recipe.rollout.steps;
+    let seed = recipe.run.seed;
+    match &mut recipe.signals[index].kind {
+        SignalKind::Extrinsic => Ok(Box::new(Extrinsic)),
+        SignalKind::Gail(demos, config) => {
+            let pairs = demonstrations(demos)?;
+            check_demonstrations(&pairs, &demos.demos, env, observation, action)?;
+            let mut rng = Stream::new(seed, "discriminator weights", index as u64, 0);
+            Ok(Box::new(Gail::new(config.clone(), &pairs, rollout, &mut rng)?))
+        }
+        SignalKind::Registered(kind, keys) => {
+            let context =
+                SignalContext { observation: observation.clone(), action: action.clone(), rollout, seed };
+            program.signal(kind, keys, &context)
+        }
+    }
+}

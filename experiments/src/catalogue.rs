@@ -1,0 +1,38 @@
+//! What ships inside the program: recipes and the demonstrations they use.
+
+use crate::nearest::nearest;
+use anyhow::{Result, bail};
+
+/// Built-in recipes: name and text.
+pub const RECIPES: [(&str, &str); 4] = [
+    ("bc/cartpole", include_str!("../recipes/bc/cartpole.toml")),
+    ("gail/cartpole", include_str!("../recipes/gail/cartpole.toml")),
+    ("ppo/cartpole", include_str!("../recipes/ppo/cartpole.toml")),
+    ("ppo/pendulum", include_str!("../recipes/ppo/pendulum.toml")),
+];
+
+/// Built-in demonstrations, as `builtin:NAME` in recipes: ten episodes of the expert that
+/// `imago train ppo/cartpole --set env.id=seals/CartPole-v0` gives, recorded with `imago record`.
+pub const DEMOS: [(&str, &[u8]); 1] =
+    [("seals-cartpole", include_bytes!("../recipes/demos/seals-cartpole.demos"))];
+
+/// Text of the built-in recipe `name`.
+///
+/// # Errors
+/// No such recipe; the nearest one is named.
+pub fn recipe(name: &str) -> Result<&'static str> {
+    match RECIPES.iter().find(|(known, _)| *known == name) {
+        Some((_, text)) => Ok(text),
+        None => {
+            let names: Vec<&str> = RECIPES.iter().map(|(name, _)| *name).collect();
+            let hint = nearest(name, names.iter().copied())
+                .map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+            bail!("`{name}` is no file, no run and no built-in recipe{hint} (built in: {})", names.join(", "))
+        }
+    }
+}
+
+/// The first comment line of a recipe: what it is.
+pub fn headline(text: &str) -> &str {
+    text.lines().next().map_or("", |line| line.trim_start_matches('#').trim())
+}

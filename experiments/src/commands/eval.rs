@@ -1,0 +1,121 @@
+//! `imago eval`: what a run's policy is worth on episodes it was not chosen by.
+
+use crate::assemble;
+use crate::problem::{Done, Outcome, failed};
+use crate::program::{Program, Shared};
+use crate::runs::{self, Loaded, Score, scaled};
+use anyhow::{Result, ensure};
+use clap::Args;
+use imago::rollout::Actor;
+use imago_envs::EnvSpec;
+use serde::Serialize;
+
+/// Measure a run's return.
+#[derive(Args)]
+pub struct Arguments {
+    /// The run, e.g. `latest` or `runs/mine@best`.
+    run: String,
+    /// Episodes to average.
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    episodes: usize,
+    /// Sample actions and do not take the most probable.
+    #[arg(long)]
+    stochastic: bool,
+    /// Another environment than the run's own.
+    #[arg(long)]
+    env: Option<String>,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report {
+    format: u32,
+    run: String,
+    checkpoint: u64,
+    env: String,
+    deterministic: bool,
+    seed: u64,
+    #[serde(flatten)]
+    score: Score,
+    random_return: Option<f64>,
+    expert_return: Option<f64>,
+    scaled_score: Option<f64>,
+}
+
+/// Random and expert return: from `[eval]`, else the demonstrations' and a measured random policy.
+pub fn ends(
+    program: &Program,
+    loaded: &Loaded,
+    env: &EnvSpec,
+    seed: u64,
+) -> Result<(Option<f64>, Option<f64>)> {
+    let eval = &loaded.recipe.eval;
+    let mut recipe = loaded.recipe.clone();
+    let expert = match (eval.expert_return, recipe.demos_mut().first_mut()) {
+        (Some(expert), _) => Some(expert),
+        // The scale is a courtesy: a run must stay measurable when its demonstrations have moved.
+        (None, Some(demos)) => assemble::demonstrations(demos).ok().map(|demos| demos.return_mean_std().0),
+        (None, None) => None,
+    };
+    let random = match (eval.random_return, expert) {
+        (Some(random), _) => Some(random),
+        (None, Some(_)) => {
+            let episodes =
+                runs::fresh_episodes(program, env, &Actor::Random, 50, seed, "random policy", false)?;
+            Some(Score::of(&episodes).return_mean)
+        }
+        (None, None) => None,
+    };
+    Ok((random, expert))
+}
+
+/// Runs the command.
+pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome {
+    tch::set_num_threads(1);
+    ensure_positive(arguments.episodes)?;
+    let loaded = runs::load(program, &arguments.run)?;
+    let env = loaded.env(arguments.env.as_deref())?;
+    let seed = shared.seed.unwrap_or(loaded.recipe.run.seed);
+    let actor = Actor::Policy { policy: &loaded.policy, deterministic: !arguments.stochastic };
+    let episodes = runs::fresh_episodes(program, &env, &actor, arguments.episodes, seed, "reporting", false)?;
+    let score = Score::of(&episodes);
+    let (random_return, expert_return) = ends(program, &loaded, &env, seed).map_err(failed)?;
+    let scaled_score = match (random_return, expert_return) {
+        (Some(random), Some(expert)) => scaled(score.return_mean, random, expert),
+        _ => None,
+    };
+    if shared.json {
+        let report = Report {
+            format: 1,
+            run: loaded.path.display().to_string(),
+            checkpoint: loaded.step,
+            env: env.id,
+            deterministic: !arguments.stochastic,
+            seed,
+            score,
+            random_return,
+            expert_return,
+            scaled_score,
+        };
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        let how = if arguments.stochastic { "stochastic" } else { "deterministic" };
+        println!(
+            "{} at step {} in {}: return {:.1} ± {:.1} over {} episodes ({how}), length {:.0}{}",
+            loaded.path.display(),
+            loaded.step,
+            env.id,
+            score.return_mean,
+            score.return_std,
+            score.episodes,
+            score.length_mean,
+            scaled_score.map_or(String::new(), |s| format!(", scaled score {s:.3}"))
+        );
+    }
+    Ok(Done::Finished)
+}
+
+fn ensure_positive(episodes: usize) -> Result<()> {
+    ensure!(episodes > 0, "--episodes must be at least 1");
+    Ok(())
+}

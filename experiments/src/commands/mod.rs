@@ -1,0 +1,20 @@
+//! One file for each command.
+
+pub mod demo;
+pub mod demos;
+pub mod envs;
+pub mod eval;
+pub mod recipes;
+pub mod record;
+pub mod train;
+
+use anyhow::{Result, ensure};
+use std::path::Path;
+
+/// Refuses to overwrite `path`.
+fn check_output(path: &Path, force: bool) -> Result<()> {
+    ensure!(force || !path.exists(), "{} exists; give --force to overwrite it", path.display());
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    ensure!(parent.is_none_or(Path::is_dir), "{}: its directory does not exist", path.display());
+    Ok(())
+}

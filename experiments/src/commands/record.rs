@@ -1,0 +1,98 @@
+//! `imago record`: demonstrations from a run's policy, or from a random one.
+
+use super::check_output;
+use crate::assemble;
+use crate::problem::{Done, Outcome, failed};
+use crate::program::{Program, Shared};
+use crate::runs::{self, Score};
+use anyhow::{Context, anyhow};
+use clap::{Args, ValueEnum};
+use imago::rollout::Actor;
+use imago_agents::Demonstrations;
+use imago_envs::EnvSpec;
+use std::path::PathBuf;
+
+/// Policies that need no run.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Builtin {
+    /// Uniform over the action space.
+    Random,
+}
+
+/// Record demonstrations.
+#[derive(Args)]
+pub struct Arguments {
+    /// The run whose policy acts.
+    #[arg(required_unless_present = "policy", conflicts_with = "policy")]
+    run: Option<String>,
+    /// Who acts in place of a run; needs --env.
+    #[arg(long, value_enum, requires = "env")]
+    policy: Option<Builtin>,
+    /// Whole episodes to record.
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    episodes: usize,
+    /// Where to put them.
+    #[arg(long, value_name = "FILE")]
+    to: PathBuf,
+    /// Sample actions and do not take the most probable.
+    #[arg(long)]
+    stochastic: bool,
+    /// Another environment than the run's own.
+    #[arg(long)]
+    env: Option<String>,
+}
+
+/// Runs the command.
+pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome {
+    tch::set_num_threads(1);
+    check_output(&arguments.to, shared.force)?;
+    if arguments.episodes == 0 {
+        return Err(anyhow!("--episodes must be at least 1").into());
+    }
+    let loaded = arguments.run.as_ref().map(|run| runs::load(program, run)).transpose()?;
+    let (env, actor, seed) = match &loaded {
+        Some(loaded) => (
+            loaded.env(arguments.env.as_deref())?,
+            Actor::Policy { policy: &loaded.policy, deterministic: !arguments.stochastic },
+            loaded.recipe.run.seed,
+        ),
+        None => {
+            let id = arguments.env.as_deref().context("--policy needs --env")?;
+            (EnvSpec::new(id), Actor::Random, 0)
+        }
+    };
+    let seed = shared.seed.unwrap_or(seed);
+    let spaces = assemble::evaluation_group(program, &env, 1)?;
+    let episodes = runs::fresh_episodes(program, &env, &actor, arguments.episodes, seed, "recording", true)?;
+    let demonstrations =
+        Demonstrations::from_episodes(env, spaces.observation_space(), spaces.action_space(), &episodes)
+            .map_err(failed)?;
+    let finite = episodes.iter().all(|episode| episode.episode_return.is_finite());
+    if !finite {
+        return Err(failed(anyhow!(
+            "the environment paid rewards that are not finite: nothing was recorded"
+        )));
+    }
+    demonstrations.save(&arguments.to).map_err(failed)?;
+    let score = Score::of(&episodes);
+    if shared.json {
+        let report = serde_json::json!({
+            "format": 1,
+            "file": arguments.to,
+            "env": demonstrations.env.id,
+            "pairs": demonstrations.pairs(),
+            "score": score,
+        });
+        println!("{report}");
+    } else {
+        println!(
+            "{}: {} episodes, {} pairs, return {:.1} ± {:.1}",
+            arguments.to.display(),
+            score.episodes,
+            demonstrations.pairs(),
+            score.return_mean,
+            score.return_std
+        );
+    }
+    Ok(Done::Finished)
+}

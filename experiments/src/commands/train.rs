@@ -1,0 +1,261 @@
+//! `imago train`: new runs, and runs that go on.
+
+use crate::assemble;
+use crate::catalogue;
+use crate::problem::{Done, Outcome, Problem, failed};
+use crate::program::{Program, Shared};
+use crate::recipe::Recipe;
+use crate::runs::RUNS;
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use imago::run::{Directory, Outcome as RunOutcome, Schedule, Session, Stop, Which, drive};
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+
+/// Train what a recipe describes.
+#[derive(Args)]
+pub struct Arguments {
+    /// A built-in recipe (`imago recipes`), a file, or a run.
+    recipe: String,
+    /// Demonstrations to imitate.
+    #[arg(long, value_name = "FILE")]
+    demos: Option<PathBuf>,
+    /// Go on with the run in --run-dir (or named as RECIPE); begin it if there is none yet.
+    #[arg(long)]
+    resume: bool,
+    /// Check everything, print the resolved recipe, write nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Stop with a checkpoint once this many steps are done. Schedules do not change.
+    #[arg(long, value_name = "N")]
+    stop_at: Option<u64>,
+    /// Where to put the run. Default: runs/NAME-SEED-TIME.
+    #[arg(long, value_name = "DIR")]
+    run_dir: Option<PathBuf>,
+}
+
+/// Keys that may differ when a run goes on: they do not touch what has been learnt, or (total_steps) say from
+/// where on they do.
+const MAY_CHANGE: [&str; 6] = [
+    "run.workers",
+    "run.total_steps",
+    "run.eval_every",
+    "run.checkpoint_every",
+    "run.keep_checkpoints",
+    "run.log_every",
+];
+
+/// The recipe's text, its directory for relative paths, and what to call a run of it.
+struct Source {
+    name: String,
+    text: String,
+    directory: PathBuf,
+    stem: String,
+}
+
+fn find(recipe: &str) -> Result<Source> {
+    let path = Path::new(recipe);
+    let run = Directory::resolve(Path::new(RUNS), recipe).ok().map(|(path, _)| path);
+    if let Some(run) = run.filter(|run| Directory::holds_run(run)) {
+        let file = run.join("recipe.toml");
+        let text =
+            std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let stem = run.file_name().map_or("run".into(), |name| name.to_string_lossy().into_owned());
+        return Ok(Source { name: file.display().to_string(), text, directory: run, stem });
+    }
+    if path.is_file() || recipe.ends_with(".toml") {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read recipe {recipe}"))?;
+        let directory = path.parent().unwrap_or(Path::new("")).into();
+        let stem = path.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned());
+        return Ok(Source { name: recipe.into(), text, directory, stem });
+    }
+    let text = catalogue::recipe(recipe)?.to_string();
+    Ok(Source {
+        name: format!("recipe {recipe}"),
+        text,
+        directory: PathBuf::new(),
+        stem: recipe.replace('/', "-"),
+    })
+}
+
+/// The recipe with flags and `--set`s applied and paths made absolute. Flags become keys, so that the resolved
+/// recipe alone repeats the run.
+fn resolve(program: &Program, arguments: &Arguments, shared: &Shared, source: &Source) -> Result<Recipe> {
+    let mut sets = shared.sets.clone();
+    sets.extend(shared.seed.map(|seed| format!("run.seed={seed}")));
+    sets.extend(shared.threads.map(|threads| format!("run.workers={threads}")));
+    let demos = arguments.demos.as_deref();
+    let mut recipe = Recipe::parse(&source.name, &source.text, &sets, demos, &program.signal_kinds())?;
+    recipe.anchor(&source.directory);
+    Ok(recipe)
+}
+
+fn flatten(prefix: &str, value: &toml::Value, into: &mut Vec<(String, Value)>) {
+    match value {
+        toml::Value::Table(table) => {
+            for (key, value) in table {
+                let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                flatten(&path, value, into);
+            }
+        }
+        toml::Value::Integer(x) => into.push((prefix.into(), (*x).into())),
+        toml::Value::Float(x) => into.push((prefix.into(), (*x).into())),
+        toml::Value::Boolean(x) => into.push((prefix.into(), (*x).into())),
+        toml::Value::String(x) => into.push((prefix.into(), x.clone().into())),
+        other => into.push((prefix.into(), other.to_string().into())),
+    }
+}
+
+fn flat(text: &str) -> Result<Vec<(String, Value)>> {
+    let mut keys = Vec::new();
+    flatten("", &toml::Value::Table(toml::from_str(text)?), &mut keys);
+    Ok(keys)
+}
+
+/// Refuses to go on under another recipe than the run's own.
+fn check_same(stored: &str, now: &str, run: &Path) -> Result<()> {
+    let (stored, now) = (flat(stored)?, flat(now)?);
+    let value =
+        |keys: &[(String, Value)], key: &str| keys.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone());
+    let all: std::collections::BTreeSet<&String> = stored.iter().chain(&now).map(|(key, _)| key).collect();
+    let changed: Vec<&str> = all
+        .into_iter()
+        .map(String::as_str)
+        .filter(|key| !MAY_CHANGE.contains(key) && value(&stored, key) != value(&now, key))
+        .collect();
+    ensure!(
+        changed.is_empty(),
+        "{}: a run goes on under its own recipe, but {} would change; begin a new run for that (on resume only {} \
+         may change)",
+        run.display(),
+        changed.join(", "),
+        MAY_CHANGE.join(", ")
+    );
+    Ok(())
+}
+
+/// Runs the command.
+pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome {
+    let source = find(&arguments.recipe)?;
+    let mut directory = arguments.run_dir.clone();
+    if arguments.resume && directory.is_none() {
+        if !Directory::holds_run(&source.directory) {
+            return Err(
+                anyhow::anyhow!("--resume needs --run-dir DIR, or a run in place of the recipe").into()
+            );
+        }
+        directory = Some(source.directory.clone());
+    }
+    let existing = directory.as_ref().filter(|path| arguments.resume && Directory::holds_run(path)).cloned();
+    let mut recipe = resolve(program, arguments, shared, &source)?;
+    if let Some(path) = &existing {
+        let stored_path = path.join("recipe.toml");
+        let stored = std::fs::read_to_string(&stored_path)
+            .with_context(|| format!("cannot read {}", stored_path.display()))?;
+        let stored_recipe =
+            Recipe::parse(&stored_path.to_string_lossy(), &stored, &[], None, &program.signal_kinds())?;
+        // A file's hash is known to the stored recipe alone; both must still mean the same file.
+        let mut asked = recipe.clone();
+        for (ours, theirs) in asked.demos_mut().into_iter().zip(stored_recipe.clone().demos_mut()) {
+            if ours.demos_hash.is_none() {
+                ours.demos_hash.clone_from(&theirs.demos_hash);
+            }
+        }
+        // What the caller did not set stays as the run has it, machine-dependent defaults above all.
+        if shared.threads.is_none() && !shared.sets.iter().any(|set| set.starts_with("run.workers")) {
+            asked.run.workers = stored_recipe.run.workers;
+        }
+        check_same(&stored, &asked.to_toml()?, path)?;
+        recipe = asked;
+    }
+    let mut trainee = assemble::trainee(program, &mut recipe)?;
+    let text = recipe.to_toml()?;
+    if arguments.dry_run {
+        print!("{text}");
+        return Ok(Done::Finished);
+    }
+    let directory = match (&existing, &directory) {
+        (Some(path), _) => Directory::open(path)?,
+        (None, Some(path)) => Directory::create(path)?,
+        (None, None) => Directory::create_named(Path::new(RUNS), &source.stem, recipe.run.seed)?,
+    };
+    directory.write_recipe(&text)?;
+    let schedule = Schedule {
+        total_steps: recipe.run.total_steps,
+        stop_at: arguments.stop_at,
+        max_time: None,
+        eval_every: recipe.run.eval_every,
+        checkpoint_every: recipe.run.checkpoint_every,
+        log_every: recipe.run.log_every,
+        keep: recipe.run.keep_checkpoints,
+    };
+    let stop = Stop::on_signals()?;
+    let session = Session {
+        directory: &directory,
+        schedule: &schedule,
+        stop: &stop,
+        resume: existing.is_some().then_some(Which::Latest),
+        quiet: shared.quiet,
+        hyperparameters: &flat(&text)?,
+    };
+    if !shared.quiet {
+        eprintln!("{} → {}", source.name, directory.path().display());
+    }
+    match drive(trainee.as_mut(), &session) {
+        Ok(outcome) => Ok(report(&outcome, directory.path(), shared)),
+        // A damaged checkpoint is the user's to mend; everything else failed on the way.
+        Err(error) if error.bad_input() && existing.is_some() => Err(Problem::Input(error.into())),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn report(outcome: &RunOutcome, path: &Path, shared: &Shared) -> Done {
+    let name = path.display();
+    match outcome {
+        RunOutcome::Stopped { step } => {
+            if shared.json {
+                println!("{}", serde_json::json!({ "run": path, "finished": false, "step": step }));
+            } else {
+                println!("stopped at step {step}; go on with: imago train {name} --resume");
+            }
+            Done::Stopped
+        }
+        RunOutcome::Finished(summary) => {
+            if shared.json {
+                let mut summary = summary.clone();
+                summary.insert("run".into(), path.to_string_lossy().into());
+                println!("{}", Value::Object(summary));
+            } else {
+                println!("{}", words(summary));
+                println!("next: imago eval {name} · tensorboard --logdir {name}");
+            }
+            Done::Finished
+        }
+    }
+}
+
+/// The summary in a few lines.
+fn words(summary: &Map<String, Value>) -> String {
+    let number = |value: &Value| value.as_f64();
+    let mut lines = Vec::new();
+    let steps = summary.get("step").and_then(Value::as_u64).unwrap_or(0);
+    let seconds = summary.get("seconds").and_then(number).unwrap_or(0.0);
+    lines.push(format!("{steps} steps in {seconds:.1} s"));
+    if let Some(returns) = summary.get("returns").filter(|value| value.is_object()) {
+        let of = |key: &str| returns.get(key).and_then(number).unwrap_or(f64::NAN);
+        lines.push(format!(
+            "return {:.1} ± {:.1} (deterministic), {:.1} ± {:.1} (stochastic)",
+            of("deterministic_mean"),
+            of("deterministic_std"),
+            of("stochastic_mean"),
+            of("stochastic_std")
+        ));
+    }
+    if let Some(loss) = summary.get("validation_loss").and_then(number) {
+        lines.push(format!("best validation loss {loss:.4}"));
+    }
+    for (signal, verdict) in summary.get("verdict").and_then(Value::as_object).into_iter().flatten() {
+        lines.push(format!("{signal}: {}", verdict.as_str().unwrap_or_default()));
+    }
+    lines.join("\n")
+}

@@ -1,0 +1,179 @@
+//! The program: its commands, and what a user's own binary registers with it.
+
+use crate::commands::{demo, demos, envs, eval, recipes, record, train};
+use crate::problem::{Outcome, conclude};
+use anyhow::{Result, anyhow};
+use clap::{Args, Parser, Subcommand};
+use imago::run::Stderr;
+use imago::signal::RewardSignal;
+use imago_envs::{Env, Registry, Space};
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use toml::Table;
+
+/// What a registered signal may need to know when it is made.
+#[derive(Clone, Debug)]
+pub struct SignalContext {
+    /// Observation space of the environment.
+    pub observation: Space,
+    /// Its action space.
+    pub action: Space,
+    /// Transitions in a rollout, T · N.
+    pub rollout: usize,
+    /// The run's seed.
+    pub seed: u64,
+}
+
+type MakeSignal = Box<dyn Fn(&Table, &SignalContext) -> Result<Box<dyn RewardSignal>>>;
+
+/// The whole program with everything that is registered in it.
+///
+/// ```no_run
+/// # use imago_experiments::Program;
+/// fn main() -> std::process::ExitCode {
+///     Program::default().main() // register your own with `env` and `signal` first
+/// }
+/// ```
+pub struct Program {
+    /// Environments by name.
+    pub envs: Registry,
+    signals: BTreeMap<String, MakeSignal>,
+}
+
+impl Default for Program {
+    /// With everything that is built in.
+    fn default() -> Self {
+        Self { envs: Registry::builtin(), signals: BTreeMap::new() }
+    }
+}
+
+impl Program {
+    /// Registers an environment: its name for `env.id`, a line for `imago envs list`, its time limit if it has
+    /// one, and how to make it from the recipe's `env.args`.
+    pub fn env<E: Env + 'static>(
+        mut self,
+        id: &str,
+        description: &str,
+        time_limit: Option<u32>,
+        make: impl Fn(&Table) -> imago_envs::Result<E> + Send + Sync + 'static,
+    ) -> Self {
+        self.envs.register(id, description, time_limit, make);
+        self
+    }
+
+    /// Registers a reward signal: its `kind`, and how to make it from the keys of its `[signal.NAME]` that are
+    /// not the stack's own.
+    pub fn signal_kind(
+        mut self,
+        kind: &str,
+        make: impl Fn(&Table, &SignalContext) -> Result<Box<dyn RewardSignal>> + 'static,
+    ) -> Self {
+        self.signals.insert(kind.into(), Box::new(make));
+        self
+    }
+
+    /// The registered kinds.
+    pub(crate) fn signal_kinds(&self) -> Vec<&str> {
+        self.signals.keys().map(String::as_str).collect()
+    }
+
+    pub(crate) fn signal(
+        &self,
+        kind: &str,
+        keys: &Table,
+        context: &SignalContext,
+    ) -> Result<Box<dyn RewardSignal>> {
+        let make =
+            self.signals.get(kind).ok_or_else(|| anyhow!("no signal of kind `{kind}` is registered"))?;
+        make(keys, context)
+    }
+
+    /// Reads the command line, runs the command, prints what went wrong, gives the exit code.
+    pub fn main(self) -> ExitCode {
+        let cli = Cli::parse();
+        let filter = tracing_subscriber::EnvFilter::try_from_env("IMAGO_LOG")
+            .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(|| Stderr)
+            .with_target(false)
+            .without_time()
+            .init();
+        conclude(self.run(&cli))
+    }
+
+    fn run(&self, cli: &Cli) -> Outcome {
+        // Before any other thread exists: it sets an environment variable.
+        if std::env::args().any(|argument| argument.contains("gym:")) {
+            imago_envs::python::start();
+        }
+        let shared = &cli.shared;
+        match &cli.command {
+            Command::Train(arguments) => train::run(self, arguments, shared),
+            Command::Eval(arguments) => eval::run(self, arguments, shared),
+            Command::Record(arguments) => record::run(self, arguments, shared),
+            Command::Demos(arguments) => demos::run(arguments, shared),
+            Command::Recipes(arguments) => recipes::run(arguments, shared),
+            Command::Envs(arguments) => envs::run(self, arguments, shared),
+            Command::Demo(arguments) => demo::run(self, arguments, shared),
+        }
+    }
+}
+
+/// Learn by imitation and by curiosity.
+#[derive(Parser)]
+#[command(
+    name = "imago",
+    version,
+    after_help = "RECIPE is a built-in name (gail/cartpole), a file, or a run's directory.\n\
+                  RUN is a path, a name under runs/ or `latest`, then @best, @latest or @STEP if you like.\n\
+                  ENV is a native name (CartPole-v1) or gym:ID for any registered Gymnasium environment.\n\
+                  Exit codes: 0 done, 1 failed, 2 bad input and nothing written, 3 stopped with a checkpoint."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    shared: Shared,
+}
+
+/// Flags that every command takes.
+#[derive(Args)]
+pub struct Shared {
+    /// Change a key of the recipe: --set learner.learning_rate=1e-4 (repeatable).
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+    /// Seed of everything random (`run.seed`).
+    #[arg(long, global = true, value_name = "S")]
+    pub seed: Option<u64>,
+    /// Rollout threads (`run.workers`); any number gives the same result.
+    #[arg(long, global = true, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Print the result as JSON on stdout.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress on stderr.
+    #[arg(long, global = true)]
+    pub quiet: bool,
+    /// Overwrite an existing output file. Runs are never overwritten.
+    #[arg(long, global = true)]
+    pub force: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train what a recipe describes.
+    Train(train::Arguments),
+    /// Measure a run's return on fresh episodes.
+    Eval(eval::Arguments),
+    /// Record demonstrations with a run's policy, or with a random one.
+    Record(record::Arguments),
+    /// Look into demonstration files and take parts of them.
+    Demos(demos::Arguments),
+    /// List, print or copy the built-in recipes.
+    Recipes(recipes::Arguments),
+    /// List the environments.
+    Envs(envs::Arguments),
+    /// The whole story in two minutes: expert, demonstrations, cloning against GAIL, one table.
+    Demo(demo::Arguments),
+}

@@ -1,0 +1,106 @@
+//! Looking into runs: which checkpoint, its policy, its recipe, scores.
+
+use crate::assemble;
+use crate::program::Program;
+use crate::recipe::Recipe;
+use anyhow::{Context, Result, ensure};
+use imago::nn::ActorCritic;
+use imago::rollout::{Actor, Episode, run_episodes};
+use imago::run::{Checkpoints, Directory};
+use imago_agents::mean_std;
+use imago_envs::EnvSpec;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// Where runs are made and looked for.
+pub const RUNS: &str = "runs";
+
+/// A run's policy as a checkpoint holds it.
+pub struct Loaded {
+    /// The run's directory.
+    pub path: PathBuf,
+    /// The step of the checkpoint.
+    pub step: u64,
+    /// Its recipe.
+    pub recipe: Recipe,
+    /// Its policy.
+    pub policy: ActorCritic,
+}
+
+/// Loads `RUN[@best|@latest|@STEP]`; the best checkpoint unless another is named.
+///
+/// # Errors
+/// No such run or checkpoint, a damaged one.
+pub fn load(program: &Program, name: &str) -> Result<Loaded> {
+    let (path, which) = Directory::resolve(Path::new(RUNS), name)?;
+    ensure!(Directory::holds_run(&path), "{}: there is no run in it", path.display());
+    let recipe_path = path.join("recipe.toml");
+    let text = std::fs::read_to_string(&recipe_path)
+        .with_context(|| format!("cannot read {}", recipe_path.display()))?;
+    let recipe = Recipe::parse(&recipe_path.to_string_lossy(), &text, &[], None, &program.signal_kinds())?;
+    let checkpoints = Checkpoints::open(&path)?;
+    let (step, mut state) = checkpoints.load(which.unwrap_or(checkpoints.preferred()))?;
+    let policy = state.scope("train", |state| state.scope("policy", ActorCritic::from_state))?;
+    Ok(Loaded { path, step, recipe, policy })
+}
+
+impl Loaded {
+    /// The environment to act in: `other`, or the run's own.
+    pub fn env(&self, other: Option<&str>) -> Result<EnvSpec> {
+        match (other, &self.recipe.env) {
+            (Some(id), _) => Ok(EnvSpec::new(id)),
+            (None, Some(env)) => Ok(env.clone()),
+            (None, None) => anyhow::bail!("{} has no environment: name one with --env", self.path.display()),
+        }
+    }
+}
+
+/// What some episodes came to.
+#[derive(Clone, Debug, Serialize)]
+pub struct Score {
+    /// Episodes run.
+    pub episodes: usize,
+    /// Mean of their returns.
+    pub return_mean: f64,
+    /// Population standard deviation of their returns.
+    pub return_std: f64,
+    /// Mean of their lengths.
+    pub length_mean: f64,
+}
+
+impl Score {
+    /// Of these episodes.
+    pub fn of(episodes: &[Episode]) -> Self {
+        let returns: Vec<f64> = episodes.iter().map(|episode| episode.episode_return).collect();
+        let lengths: Vec<f64> = episodes.iter().map(|episode| episode.length as f64).collect();
+        let (return_mean, return_std) = mean_std(&returns);
+        Self { episodes: episodes.len(), return_mean, return_std, length_mean: mean_std(&lengths).0 }
+    }
+}
+
+/// Episodes of fresh seeds, never those that chose the best checkpoint.
+pub fn fresh_episodes(
+    program: &Program,
+    env: &EnvSpec,
+    actor: &Actor,
+    count: usize,
+    seed: u64,
+    purpose: &str,
+    record: bool,
+) -> Result<Vec<Episode>> {
+    let mut group = assemble::evaluation_group(program, env, count)?;
+    if let Actor::Policy { policy, .. } = actor {
+        policy
+            .spec
+            .observation
+            .check_fits("the policy's and the environment's observations", group.observation_space())?;
+        policy.spec.action.check_fits("the policy's and the environment's actions", group.action_space())?;
+    }
+    Ok(run_episodes(group.as_mut(), actor, count, seed, purpose, record)?)
+}
+
+/// (return − random) / (expert − random): 0 for a random policy, 1 for the expert.
+pub fn scaled(value: f64, random: f64, expert: f64) -> Option<f64> {
+    let range = expert - random;
+    (range.abs() > 1e-9).then(|| (value - random) / range)
+}
