@@ -1,5 +1,7 @@
 //! What every agent shares: rollouts, networks, reward signals, the adversarial core, runs.
 
+#[cfg(test)]
+mod allocations;
 pub mod generative;
 pub mod memory;
 pub mod nn;

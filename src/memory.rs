@@ -30,3 +30,44 @@ fn check<T: Element>(tensor: &Tensor) {
     let fits = tensor.kind() == T::KIND && tensor.is_contiguous() && tensor.device() == tch::Device::Cpu;
     assert!(fits, "{tensor:?} is no contiguous {:?} in main memory", T::KIND);
 }
+
+/// A tensor that Rust writes and libtorch reads: allocated once, its memory found once.
+pub struct Column<T> {
+    tensor: Tensor,
+    start: *mut T,
+    len: usize,
+}
+
+// SAFETY: it owns its tensor, which is `Send`; the pointer leads into that tensor's memory.
+unsafe impl<T: Send> Send for Column<T> {}
+
+impl<T: Element> Column<T> {
+    /// Zeros of `shape`.
+    pub fn zeros(shape: &[i64]) -> Self {
+        let mut tensor = Tensor::zeros(shape, (T::KIND, tch::Device::Cpu));
+        let values = slice_mut::<T>(&mut tensor);
+        let (start, len) = (values.as_mut_ptr(), values.len());
+        Self { tensor, start, len }
+    }
+
+    /// The whole of it as a tensor. Nobody keeps a view of it while the column is written.
+    pub fn tensor(&self) -> &Tensor {
+        &self.tensor
+    }
+}
+
+impl<T> std::ops::Deref for Column<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: found with `slice_mut` in the tensor that lives and stays where it is as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.start, self.len) }
+    }
+}
+
+impl<T> std::ops::DerefMut for Column<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as above, and `self` is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }
+    }
+}

@@ -6,7 +6,7 @@
 
 use super::batch::{Batch, Ends, Lead};
 use super::episode::clip_to_space;
-use crate::memory::{slice, slice_mut};
+use crate::memory::{Column, slice};
 use crate::nn::{ActorCritic, PolicySpec, Snapshot};
 use crate::random::Stream;
 use crate::run::State;
@@ -58,7 +58,7 @@ struct Group {
     finals: Finals,
     /// `t` and environment of each end.
     final_at: Vec<(usize, usize)>,
-    final_observation: Tensor,
+    final_observation: Leaves,
     final_value: Tensor,
     /// Actions as executed, where they are clipped.
     executed: Vec<f32>,
@@ -66,56 +66,82 @@ struct Group {
 
 /// One rollout of a group, `[T, n, …]`; observations and values have a row more.
 struct Buffers {
-    observation: Tensor,
-    action: Tensor,
-    log_prob: Tensor,
-    value: Tensor,
-    reward: Tensor,
-    terminated: Tensor,
-    truncated: Tensor,
-    start: Tensor,
-    valid: Tensor,
+    observation: Leaves,
+    action: Leaves,
+    log_prob: Column<f32>,
+    value: Column<f32>,
+    reward: Column<f32>,
+    terminated: Column<bool>,
+    truncated: Column<bool>,
+    start: Column<bool>,
+    valid: Column<bool>,
 }
 
-fn kind_of(dtype: Dtype) -> Kind {
-    match dtype {
-        Dtype::F32 => Kind::Float,
-        Dtype::U8 => Kind::Uint8,
-        Dtype::I64 => Kind::Int64,
+/// Observations or actions: a column of the type their space stores.
+enum Leaves {
+    F32(Column<f32>),
+    U8(Column<u8>),
+    I64(Column<i64>),
+}
+
+impl Leaves {
+    /// `lead` elements of `space`.
+    fn zeros(lead: &[usize], space: &Space) -> Self {
+        let shape: Vec<i64> = lead.iter().chain(space.shape()).map(|&d| d as i64).collect();
+        match space.dtype() {
+            Dtype::F32 => Leaves::F32(Column::zeros(&shape)),
+            Dtype::U8 => Leaves::U8(Column::zeros(&shape)),
+            Dtype::I64 => Leaves::I64(Column::zeros(&shape)),
+        }
+    }
+
+    fn tensor(&self) -> &Tensor {
+        match self {
+            Leaves::F32(column) => column.tensor(),
+            Leaves::U8(column) => column.tensor(),
+            Leaves::I64(column) => column.tensor(),
+        }
+    }
+
+    /// Values `row · size .. (row + 1) · size`, to write to.
+    fn row(&mut self, row: usize, size: usize) -> LeafMut<'_> {
+        let range = row * size..(row + 1) * size;
+        match self {
+            Leaves::F32(column) => LeafMut::F32(&mut column[range]),
+            Leaves::U8(column) => LeafMut::U8(&mut column[range]),
+            Leaves::I64(column) => LeafMut::I64(&mut column[range]),
+        }
     }
 }
 
-fn zeros(lead: &[usize], space: &Space) -> Tensor {
-    let shape: Vec<i64> = lead.iter().chain(space.shape()).map(|&d| d as i64).collect();
-    Tensor::zeros(&shape[..], (kind_of(space.dtype()), Device::Cpu))
+/// What the policy decided in one step of a group, as plain memory.
+struct Decided<'a> {
+    /// `[n, …]`
+    action: Leaf<'a>,
+    /// `[n]`
+    log_prob: &'a [f32],
+    /// `[n, H]`
+    value: &'a [f32],
 }
 
-/// Row `t` of `[T, n, …]` observations, as environments write it. `size`: values in a row.
-fn observation_row(observation: &mut Tensor, dtype: Dtype, t: usize, size: usize) -> LeafMut<'_> {
-    let range = t * size..(t + 1) * size;
-    match dtype {
-        Dtype::F32 => LeafMut::F32(&mut slice_mut(observation)[range]),
-        Dtype::U8 => LeafMut::U8(&mut slice_mut(observation)[range]),
-        Dtype::I64 => LeafMut::I64(&mut slice_mut(observation)[range]),
-    }
+/// Seed of an episode of a group's environment, the same whichever group it is in.
+fn episode_seeds(seed: u64, first: usize) -> impl Fn(usize, u64) -> u64 {
+    move |env, episode| Stream::seed(seed, "episode", (first + env) as u64, episode)
 }
 
 impl Buffers {
     fn new(steps: usize, envs: usize, observation: &Space, action: &Space, heads: usize) -> Self {
-        let of = |kind, shape: &[usize]| {
-            let shape: Vec<i64> = shape.iter().map(|&d| d as i64).collect();
-            Tensor::zeros(&shape[..], (kind, Device::Cpu))
-        };
+        let (rows, columns, heads) = (steps as i64, envs as i64, heads as i64);
         Self {
-            observation: zeros(&[steps + 1, envs], observation),
-            action: zeros(&[steps, envs], action),
-            log_prob: of(Kind::Float, &[steps, envs]),
-            value: of(Kind::Float, &[steps + 1, envs, heads]),
-            reward: of(Kind::Float, &[steps, envs]),
-            terminated: of(Kind::Bool, &[steps, envs]),
-            truncated: of(Kind::Bool, &[steps, envs]),
-            start: of(Kind::Bool, &[steps, envs]),
-            valid: of(Kind::Bool, &[steps, envs]),
+            observation: Leaves::zeros(&[steps + 1, envs], observation),
+            action: Leaves::zeros(&[steps, envs], action),
+            log_prob: Column::zeros(&[rows, columns]),
+            value: Column::zeros(&[rows + 1, columns, heads]),
+            reward: Column::zeros(&[rows, columns]),
+            terminated: Column::zeros(&[rows, columns]),
+            truncated: Column::zeros(&[rows, columns]),
+            start: Column::zeros(&[rows, columns]),
+            valid: Column::zeros(&[rows, columns]),
         }
     }
 }
@@ -139,7 +165,7 @@ impl Group {
             finished: Vec::new(),
             finals: Finals::default(),
             final_at: Vec::new(),
-            final_observation: zeros(&[0], &observation),
+            final_observation: Leaves::zeros(&[0], &observation),
             final_value: Tensor::zeros([0, spec.policy.value_heads as i64], (Kind::Float, Device::Cpu)),
             executed: Vec::new(),
             envs,
@@ -147,120 +173,112 @@ impl Group {
         let (seed, first) = (group.seed, group.first);
         let seeds =
             move |env: usize, episode: u64| Stream::seed(seed, "episode", (first + env) as u64, episode);
-        let row =
-            observation_row(&mut group.buffers.observation, observation.dtype(), 0, n * observation.len());
-        group.envs.reset(&seeds, row)?;
+        group.envs.reset(&seeds, group.buffers.observation.row(0, n * observation.len()))?;
         Ok(group)
     }
 
+    /// One rollout: `T` times act and step.
     fn collect(&mut self, policy: &ActorCritic, rollout: u64) -> Result<()> {
-        let (n, heads) = (self.envs.len(), policy.spec.value_heads);
-        let (seed, first) = (self.seed, self.first);
-        let seeds =
-            move |env: usize, episode: u64| Stream::seed(seed, "episode", (first + env) as u64, episode);
-        let dtype = self.envs.observation_space().dtype();
-        let size = n * self.envs.observation_space().len();
-        let action_space = self.envs.action_space().clone();
-        let action_size = n * action_space.len();
-        let mut noise = Stream::new(seed, "action", self.index as u64, rollout);
+        let mut noise = Stream::new(self.seed, "action", self.index as u64, rollout);
         self.finals.clear();
         self.final_at.clear();
         self.finished.clear();
-        let Buffers { observation, action, log_prob, value, reward, terminated, truncated, start, valid } =
-            &mut self.buffers;
-        let steps = reward.size()[0] as usize;
+        let steps = self.buffers.reward.tensor().size()[0];
         for t in 0..steps {
-            let acted = policy.act(&observation.get(t as i64), &mut noise);
-            let row = t * n..(t + 1) * n;
-            slice_mut(log_prob)[row.clone()].copy_from_slice(slice::<f32>(&acted.log_prob));
-            slice_mut(value)[t * n * heads..(t + 1) * n * heads]
-                .copy_from_slice(slice::<f32>(&acted.value.contiguous()));
-            slice_mut(start)[row.clone()].copy_from_slice(&self.starts);
-            let action_row = t * action_size..(t + 1) * action_size;
-            let executed = match action_space {
-                Space::Discrete { .. } => {
-                    slice_mut(action)[action_row.clone()].copy_from_slice(slice::<i64>(&acted.action));
-                    Leaf::I64(slice(&acted.action))
-                }
-                Space::Box { .. } => {
-                    let chosen = slice::<f32>(&acted.action);
-                    slice_mut(action)[action_row].copy_from_slice(chosen);
-                    self.executed.clear();
-                    self.executed.extend_from_slice(chosen);
-                    clip_to_space(&action_space, &mut self.executed);
-                    Leaf::F32(&self.executed)
-                }
+            let acted = policy.act(&self.buffers.observation.tensor().get(t), &mut noise);
+            let action = match acted.action.kind() {
+                Kind::Float => Leaf::F32(slice(&acted.action)),
+                _ => Leaf::I64(slice(&acted.action)),
             };
-            let mut written = Row {
-                observation: observation_row(observation, dtype, t + 1, size),
-                reward: &mut slice_mut(reward)[row.clone()],
-                terminated: &mut slice_mut(terminated)[row.clone()],
-                truncated: &mut slice_mut(truncated)[row.clone()],
-                valid: &mut slice_mut(valid)[row],
-                finals: &mut self.finals,
-            };
-            self.envs.step(executed, &seeds, &mut written)?;
-            for env in 0..n {
-                let ended = written.terminated[env] || written.truncated[env];
-                if written.valid[env] {
-                    self.returns[env] += f64::from(written.reward[env]);
-                    self.lengths[env] += 1;
-                }
-                self.starts[env] = ended;
-                if ended {
-                    self.final_at.push((t, env));
-                    self.finished.push(Finished {
-                        episode_return: std::mem::take(&mut self.returns[env]),
-                        length: std::mem::take(&mut self.lengths[env]),
-                        terminated: written.terminated[env],
-                    });
-                }
+            let decided = Decided { action, log_prob: slice(&acted.log_prob), value: slice(&acted.value) };
+            self.step(t as usize, &decided)?;
+        }
+        let last = policy.value(&self.buffers.observation.tensor().get(steps));
+        let rest = self.buffers.value.len() - last.numel();
+        self.buffers.value[rest..].copy_from_slice(slice(&last));
+        self.gather_finals();
+        self.final_value = policy.value(self.final_observation.tensor());
+        Ok(())
+    }
+
+    /// Writes row `t`: what was decided, and what the environments make of it. Allocates nothing once the
+    /// buffers of finals have grown to the rollouts' needs.
+    fn step(&mut self, t: usize, decided: &Decided) -> Result<()> {
+        let n = self.envs.len();
+        let seeds = episode_seeds(self.seed, self.first);
+        let (observation_space, action_space) = (self.envs.observation_space(), self.envs.action_space());
+        let size = n * observation_space.len();
+        let buffers = &mut self.buffers;
+        let row = t * n..(t + 1) * n;
+        let width = decided.value.len();
+        buffers.value[t * width..(t + 1) * width].copy_from_slice(decided.value);
+        buffers.log_prob[row.clone()].copy_from_slice(decided.log_prob);
+        buffers.start[row.clone()].copy_from_slice(&self.starts);
+        buffers.action.row(t, n * action_space.len()).copy_from(decided.action);
+        let executed = match decided.action {
+            Leaf::F32(chosen) => {
+                self.executed.clear();
+                self.executed.extend_from_slice(chosen);
+                clip_to_space(action_space, &mut self.executed);
+                Leaf::F32(&self.executed)
+            }
+            choice => choice,
+        };
+        let mut written = Row {
+            observation: buffers.observation.row(t + 1, size),
+            reward: &mut buffers.reward[row.clone()],
+            terminated: &mut buffers.terminated[row.clone()],
+            truncated: &mut buffers.truncated[row.clone()],
+            valid: &mut buffers.valid[row],
+            finals: &mut self.finals,
+        };
+        self.envs.step(executed, &seeds, &mut written)?;
+        for env in 0..n {
+            let ended = written.terminated[env] || written.truncated[env];
+            if written.valid[env] {
+                self.returns[env] += f64::from(written.reward[env]);
+                self.lengths[env] += 1;
+            }
+            self.starts[env] = ended;
+            if ended {
+                self.final_at.push((t, env));
+                self.finished.push(Finished {
+                    episode_return: std::mem::take(&mut self.returns[env]),
+                    length: std::mem::take(&mut self.lengths[env]),
+                    terminated: written.terminated[env],
+                });
             }
         }
-        let last = policy.value(&observation.get(steps as i64)).contiguous();
-        slice_mut(value)[steps * n * heads..].copy_from_slice(slice::<f32>(&last));
-        self.gather_finals();
-        self.final_value = policy.value(&self.final_observation);
         Ok(())
     }
 
     fn gather_finals(&mut self) {
         let space = self.envs.observation_space();
-        self.final_observation = zeros(&[self.finals.len()], space);
-        for (i, (_, leaf)) in self.finals.iter().enumerate() {
-            let row = observation_row(&mut self.final_observation, space.dtype(), i, space.len());
-            match (row, leaf) {
-                (LeafMut::F32(to), Leaf::F32(from)) => to.copy_from_slice(from),
-                (LeafMut::U8(to), Leaf::U8(from)) => to.copy_from_slice(from),
-                (LeafMut::I64(to), Leaf::I64(from)) => to.copy_from_slice(from),
-                _ => unreachable!("both follow the observation space"),
-            }
+        self.final_observation = Leaves::zeros(&[self.finals.len()], space);
+        for (i, (_, last)) in self.finals.iter().enumerate() {
+            self.final_observation.row(i, space.len()).copy_from(last);
         }
     }
 
     /// What the policy saw last becomes the first row of the next rollout.
     fn carry(&mut self) {
-        let steps = self.buffers.reward.size()[0];
-        let last = self.buffers.observation.get(steps);
-        self.buffers.observation.get(0).copy_(&last);
+        let observation = self.buffers.observation.tensor();
+        observation.get(0).copy_(&observation.get(observation.size()[0] - 1));
     }
 
     fn state(&mut self, state: &mut State) -> Result<()> {
         state.value("starts", &mut self.starts)?;
         state.value("returns", &mut self.returns)?;
         state.value("lengths", &mut self.lengths)?;
-        let mut first_row = self.buffers.observation.get(0);
+        let mut first_row = self.buffers.observation.tensor().get(0);
         state.tensor("observation", &mut first_row)?;
         let mut saved = self.envs.save();
         state.value("envs", &mut saved)?;
         if state.is_loading() {
-            let (seed, first) = (self.seed, self.first);
-            let seeds =
-                move |env: usize, episode: u64| Stream::seed(seed, "episode", (first + env) as u64, episode);
+            let seeds = episode_seeds(self.seed, self.first);
             let space = self.envs.observation_space().clone();
             let size = self.envs.len() * space.len();
-            let row = observation_row(&mut self.buffers.observation, space.dtype(), 0, size);
-            let restarted = self.envs.load(&saved, &seeds, row)?;
+            let restarted = self.envs.load(&saved, &seeds, self.buffers.observation.row(0, size))?;
             for &env in &restarted {
                 (self.starts[env], self.returns[env], self.lengths[env]) = (true, 0.0, 0);
             }
@@ -414,18 +432,18 @@ impl Collector {
         };
         Batch {
             lead: Lead::Time { steps: self.spec.steps as i64, envs: envs as i64 },
-            observations: join(|b| &b.observation),
-            action: join(|b| &b.action),
-            log_prob: Some(join(|b| &b.log_prob)),
-            values: Some(join(|b| &b.value)),
-            reward: join(|b| &b.reward),
-            terminated: join(|b| &b.terminated),
-            truncated: join(|b| &b.truncated),
-            start: join(|b| &b.start),
-            valid: join(|b| &b.valid),
+            observations: join(|b| b.observation.tensor()),
+            action: join(|b| b.action.tensor()),
+            log_prob: Some(join(|b| b.log_prob.tensor())),
+            values: Some(join(|b| b.value.tensor())),
+            reward: join(|b| b.reward.tensor()),
+            terminated: join(|b| b.terminated.tensor()),
+            truncated: join(|b| b.truncated.tensor()),
+            start: join(|b| b.start.tensor()),
+            valid: join(|b| b.valid.tensor()),
             ends: Some(Ends {
                 index: Tensor::from_slice(&index),
-                observation: finals(|group| &group.final_observation),
+                observation: finals(|group| group.final_observation.tensor()),
                 value: finals(|group| &group.final_value),
             }),
         }
@@ -448,5 +466,158 @@ impl Drop for Collector {
             // A thread that panicked has already reported it through its last answer.
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::allocations;
+    use crate::nn::{Activation, TorsoKind, TorsoSpec};
+    use imago_envs::{Each, Env, Step};
+    use std::sync::atomic::{AtomicI32, Ordering};
+
+    /// Observes (episode's seed modulo 1000, step) and ends every third step, by the task if `terminates`.
+    struct Counter {
+        observation: Space,
+        action: Space,
+        seen: [f32; 2],
+        terminates: bool,
+    }
+
+    static MOST_THREADS: AtomicI32 = AtomicI32::new(0);
+
+    impl Env for Counter {
+        fn observation_space(&self) -> &Space {
+            &self.observation
+        }
+        fn action_space(&self) -> &Space {
+            &self.action
+        }
+        fn reset(&mut self, seed: u64, mut observation: LeafMut) -> imago_envs::Result<()> {
+            self.seen = [(seed % 1000) as f32, 0.0];
+            observation.f32().copy_from_slice(&self.seen);
+            Ok(())
+        }
+        fn step(&mut self, action: Leaf, mut observation: LeafMut) -> imago_envs::Result<Step> {
+            MOST_THREADS.fetch_max(tch::get_num_threads(), Ordering::Relaxed);
+            assert!(action.f32()[0].abs() <= 0.01, "actions are executed within their space");
+            self.seen[1] += 1.0;
+            observation.f32().copy_from_slice(&self.seen);
+            let ended = self.seen[1] == 3.0;
+            let (terminated, truncated) = (ended && self.terminates, ended && !self.terminates);
+            Ok(Step { reward: f64::from(self.seen[1]), terminated, truncated })
+        }
+    }
+
+    fn spec(workers: usize, steps: usize) -> CollectorSpec {
+        let policy = PolicySpec {
+            observation: Space::floats(&[2], 0.0, 1000.0),
+            action: Space::floats(&[1], -0.01, 0.01),
+            torso: TorsoSpec { kind: TorsoKind::Mlp, hidden: vec![8], activation: Activation::Tanh },
+            shared: false,
+            value_heads: 2,
+            normalise: false,
+            log_std: 0.0,
+        };
+        CollectorSpec { policy, steps, workers, seed: 5 }
+    }
+
+    fn group(sizes: usize, terminates: bool) -> Box<dyn VecEnv> {
+        let CollectorSpec { policy, .. } = spec(0, 1);
+        let env = || Counter {
+            observation: policy.observation.clone(),
+            action: policy.action.clone(),
+            seen: [0.0; 2],
+            terminates,
+        };
+        Box::new(Each::new((0..sizes).map(|_| env()).collect()))
+    }
+
+    fn policy(spec: &CollectorSpec) -> ActorCritic {
+        ActorCritic::new(spec.policy.clone(), &mut Stream::new(1, "init", 0, 0)).unwrap()
+    }
+
+    fn rollouts(workers: usize, groups: &[usize]) -> Vec<(String, Tensor)> {
+        let spec = spec(workers, 4);
+        let policy = policy(&spec);
+        let groups = groups.iter().map(|&size| group(size, false)).collect();
+        let mut collector = Collector::new(spec, groups).unwrap();
+        (0..3).flat_map(|_| collector.collect(&policy).unwrap().0.tensors()).collect()
+    }
+
+    #[test]
+    fn any_number_of_workers_collects_the_same() {
+        let serial = rollouts(0, &[2, 2, 1]);
+        for workers in [1, 2, 4] {
+            assert!(rollouts(workers, &[2, 2, 1]) == serial, "{workers} workers");
+        }
+        assert_eq!(MOST_THREADS.load(Ordering::Relaxed), 1, "libtorch threads inside a worker");
+    }
+
+    #[test]
+    fn ends_keep_the_true_final_observation_and_value() {
+        for terminates in [false, true] {
+            let spec = spec(0, 4);
+            let policy = policy(&spec);
+            let mut collector = Collector::new(spec, vec![group(1, terminates), group(2, terminates)]).unwrap();
+            let (batch, finished) = collector.collect(&policy).unwrap();
+            let row = |t: i64, env: i64| Vec::<f32>::try_from(batch.observations.get(t).get(env)).unwrap();
+            let ends = batch.ends.as_ref().unwrap();
+            assert_eq!(Vec::<i64>::try_from(&ends.index).unwrap(), [6, 7, 8], "t = 2 of three environments");
+            for env in 0..3 {
+                let last = Vec::<f32>::try_from(ends.observation.get(env)).unwrap();
+                assert_eq!(last, [row(2, env)[0], 3.0], "the last observation of the old episode");
+                assert_eq!(row(3, env)[1], 0.0, "the first of the new one");
+                assert_ne!(row(3, env)[0], row(2, env)[0], "with another seed");
+            }
+            let flag = |tensor: &Tensor| Vec::<bool>::try_from(tensor.select(1, 0)).unwrap();
+            assert_eq!(flag(&batch.start), [true, false, false, true]);
+            assert_eq!(flag(&batch.terminated), [false, false, terminates, false]);
+            assert_eq!(flag(&batch.truncated), [false, false, !terminates, false]);
+            let wanted = Finished { episode_return: 6.0, length: 3, terminated: terminates };
+            assert_eq!(finished, [wanted; 3]);
+            // Followed by the next row's value, or at the end by the final observation's.
+            let (values, next) = (batch.values.as_ref().unwrap(), batch.next_values().unwrap());
+            assert_eq!(next.get(0), values.get(1));
+            assert_eq!(next.get(3), values.get(4));
+            assert_eq!(next.get(2), ends.value);
+            assert!((&ends.value - policy.value(&ends.observation)).abs().max().double_value(&[]) < 1e-6);
+            // A rollout begins where the last one stopped.
+            let (following, _) = collector.collect(&policy).unwrap();
+            assert_eq!(following.observations.get(0), batch.observations.get(4));
+        }
+    }
+
+    #[test]
+    fn a_panic_in_an_environment_is_an_error_and_no_hang() {
+        let spec = spec(2, 4);
+        let mut wide = policy(&spec);
+        // Actions far outside the space are clipped; a NaN is not, and the environment's assertion fails.
+        let weights = vec![f32::NAN; slice::<f32>(&wide.parameters.weights).len()];
+        wide.parameters.copy_from(&weights).unwrap();
+        let mut collector = Collector::new(spec, vec![group(1, false), group(1, false)]).unwrap();
+        let error = collector.collect(&wide).unwrap_err().to_string();
+        assert!(error.contains("panicked") && error.contains("within their space"), "{error}");
+    }
+
+    #[test]
+    fn stepping_and_writing_allocate_nothing() {
+        let spec = spec(0, 16);
+        let policy = policy(&spec);
+        let mut group = Group::new(group(4, false), 0, 0, &spec).unwrap();
+        group.collect(&policy, 0).unwrap();
+        let action = [0.5; 4];
+        let decided = Decided { action: Leaf::F32(&action), log_prob: &[0.0; 4], value: &[0.0; 8] };
+        group.finals.clear();
+        group.final_at.clear();
+        group.finished.clear();
+        let before = allocations::in_this_thread();
+        for t in 0..16 {
+            group.step(t, &decided).unwrap();
+        }
+        assert_eq!(allocations::in_this_thread() - before, 0);
+        assert!(!group.finished.is_empty(), "ends are part of it");
     }
 }
