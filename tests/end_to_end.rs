@@ -1,1 +1,13 @@
-//! x
+//! The program from the outside: what it writes, what it says, how it ends.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "end_to_end/program.rs"]
+mod program;
+
+#[path = "end_to_end/resume.rs"]
+mod resume;
+#[path = "end_to_end/round_trip.rs"]
+mod round_trip;
+#[path = "end_to_end/workers.rs"]
+mod workers;

@@ -4,6 +4,17 @@ use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 use std::path::Path;
 
+/// Okabe and Ito's colours: told apart by everybody, and on white.
+const COLOURS: [RGBColor; 7] = [
+    RGBColor(0, 114, 178),
+    RGBColor(86, 180, 233),
+    RGBColor(0, 158, 115),
+    RGBColor(120, 120, 120),
+    RGBColor(230, 159, 0),
+    RGBColor(213, 94, 0),
+    RGBColor(204, 121, 167),
+];
+
 /// One line of a picture: its name and its points (step, value).
 pub struct Curve {
     /// For the legend.
@@ -50,12 +61,13 @@ pub fn draw(path: &Path, title: &str, y_label: &str, curves: &[Curve]) -> Result
                 .configure_mesh()
                 .x_desc("environment steps")
                 .y_desc(y_label)
+                .y_label_formatter(&|y| format!("{y:.0}"))
                 .x_label_formatter(&|x| format!("{:.0}k", x / 1000.0))
                 .light_line_style(TRANSPARENT)
                 .bold_line_style(full_palette::GREY_200)
                 .draw()?;
             for (i, curve) in curves.iter().enumerate() {
-                let colour = Palette99::pick(i).to_rgba();
+                let colour = COLOURS[i % COLOURS.len()];
                 if curve.level {
                     let y = curve.points.first().map_or(0.0, |p| p.1);
                     let dashes = DashedLineSeries::new([(0.0, y), (right, y)], 6, 4, colour.stroke_width(2));

@@ -128,7 +128,7 @@ impl Program {
     after_help = "RECIPE is a built-in name (gail/cartpole), a file, or a run's directory.\n\
                   RUN is a path, a name under runs/ or `latest`, then @best, @latest or @STEP if you like.\n\
                   ENV is a native name (CartPole-v1) or gym:ID for any registered Gymnasium environment.\n\
-                  Exit codes: 0 done, 1 failed, 2 bad input and nothing written, 3 stopped with a checkpoint."
+                  Exit codes: 0 done, 1 failed, 2 bad input and nothing written, 3 stopped by a signal, with a checkpoint."
 )]
 struct Cli {
     #[command(subcommand)]

@@ -113,4 +113,41 @@ mod tests {
         close(&monte_carlo[..1], &[1.0 + 0.5 * 2.0 + 0.25 * 3.0 + 0.125 * 4.0 - 0.5]);
         close(&generalised_advantage(&AdvantageInput { lambda: 0.0, ..BASE }), &[1.0, 1.75, 3.5]);
     }
+
+    proptest::proptest! {
+        /// The recursion equals the definition, Â_t = Σ_l (γλ)^l δ_{t+l} up to the episode's end, whatever the
+        /// ends, cuts and invalid rows.
+        #[test]
+        fn equals_the_sum_it_stands_for(
+            steps in 1usize..12, envs in 1usize..4, seed in 0u64..1000, discount in 0f32..1.0, lambda in 0f32..1.0,
+        ) {
+            let mut rng = crate::Stream::new(seed, "rollout", 0, 0);
+            let count = steps * envs;
+            let mut floats = || (0..count).map(|_| rng.normal()).collect::<Vec<f32>>();
+            let (reward, value, next_value) = (floats(), floats(), floats());
+            let mut flags = |share| (0..count).map(|_| rng.uniform() < share).collect::<Vec<bool>>();
+            let (terminated, truncated, invalid) = (flags(0.2), flags(0.2), flags(0.1));
+            let valid: Vec<bool> = invalid.iter().map(|x| !x).collect();
+            let got = generalised_advantage(&AdvantageInput {
+                envs, reward: &reward, value: &value, next_value: &next_value, terminated: &terminated,
+                truncated: &truncated, valid: &valid, discount, lambda,
+            });
+            for start in 0..count {
+                let (mut wanted, mut factor) = (0.0f64, 1.0f64);
+                for i in (start..count).step_by(envs) {
+                    if !valid[i] {
+                        break;
+                    }
+                    let follows = if terminated[i] { 0.0 } else { f64::from(next_value[i]) };
+                    let delta = f64::from(reward[i]) + f64::from(discount) * follows - f64::from(value[i]);
+                    wanted += factor * delta;
+                    factor *= f64::from(discount) * f64::from(lambda);
+                    if terminated[i] || truncated[i] {
+                        break;
+                    }
+                }
+                proptest::prop_assert!((f64::from(got[start]) - wanted).abs() < 1e-4);
+            }
+        }
+    }
 }

@@ -561,7 +561,8 @@ mod tests {
         for terminates in [false, true] {
             let spec = spec(0, 4);
             let policy = policy(&spec);
-            let mut collector = Collector::new(spec, vec![group(1, terminates), group(2, terminates)]).unwrap();
+            let mut collector =
+                Collector::new(spec, vec![group(1, terminates), group(2, terminates)]).unwrap();
             let (batch, finished) = collector.collect(&policy).unwrap();
             let row = |t: i64, env: i64| Vec::<f32>::try_from(batch.observations.get(t).get(env)).unwrap();
             let ends = batch.ends.as_ref().unwrap();

@@ -121,7 +121,6 @@ fn schedule() -> Schedule {
     Schedule {
         total_steps: 1000,
         stop_at: None,
-        max_time: None,
         eval_every: 200,
         checkpoint_every: 100,
         log_every: 50,
@@ -225,10 +224,6 @@ fn a_request_stops_with_a_checkpoint() {
     assert_eq!(outcome, Outcome::Stopped { step: 0 });
     assert_eq!(Checkpoints::open(directory.path()).unwrap().latest(), Some(0));
     assert_eq!(summary_finished(directory.path()), json!(false));
-
-    let hurried = Schedule { max_time: Some(Duration::ZERO), ..schedule() };
-    let outcome = drive(&mut Fake::new(), &session(&directory, &hurried, &Stop::never(), true)).unwrap();
-    assert_eq!(outcome, Outcome::Stopped { step: 0 });
 }
 
 fn summary_finished(path: &Path) -> Value {

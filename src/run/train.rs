@@ -1,6 +1,6 @@
 //! The one training loop, for everything that can be trained.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
@@ -58,8 +58,6 @@ pub struct Schedule {
     pub total_steps: u64,
     /// Stop here, with a checkpoint, as if asked by a signal.
     pub stop_at: Option<u64>,
-    /// Stop after this time in one session.
-    pub max_time: Option<Duration>,
     /// Steps between evaluations; there is always one at the end.
     pub eval_every: u64,
     /// Steps between checkpoints; there is always one at the beginning and at the end.
@@ -97,6 +95,13 @@ pub enum Outcome {
         /// The step it got to.
         step: u64,
     },
+}
+
+impl Outcome {
+    /// Whether there is more to do.
+    pub fn is_stopped(&self) -> bool {
+        matches!(self, Outcome::Stopped { .. })
+    }
 }
 
 /// Trains until the schedule or a signal ends it.
@@ -219,9 +224,7 @@ impl<'a> Run<'a> {
 
     fn is_over(&self, step: u64) -> bool {
         let schedule = self.session.schedule;
-        self.session.stop.requested()
-            || schedule.stop_at.is_some_and(|stop| step >= stop)
-            || schedule.max_time.is_some_and(|time| self.begun.elapsed() >= time)
+        self.session.stop.requested() || schedule.stop_at.is_some_and(|stop| step >= stop)
     }
 
     /// The interval that was begun is not written but saved, so that the log of a run that was

@@ -26,7 +26,7 @@ pub struct Arguments {
     /// Check everything, print the resolved recipe, write nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Stop with a checkpoint once this many steps are done. Schedules do not change.
+    /// Stop with a checkpoint once this many steps are done (exit code 0). Schedules do not change.
     #[arg(long, value_name = "N")]
     stop_at: Option<u64>,
     /// Where to put the run. Default: runs/NAME-SEED-TIME.
@@ -183,7 +183,6 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
     let schedule = Schedule {
         total_steps: recipe.run.total_steps,
         stop_at: arguments.stop_at,
-        max_time: None,
         eval_every: recipe.run.eval_every,
         checkpoint_every: recipe.run.checkpoint_every,
         log_every: recipe.run.log_every,
@@ -202,14 +201,18 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
         eprintln!("{} → {}", source.name, directory.path().display());
     }
     match drive(trainee.as_mut(), &session) {
-        Ok(outcome) => Ok(report(&outcome, directory.path(), shared)),
+        Ok(outcome) => {
+            report(&outcome, directory.path(), shared);
+            // A run that stopped where --stop-at asked has done what it was told.
+            Ok(if stop.requested() && outcome.is_stopped() { Done::Stopped } else { Done::Finished })
+        }
         // A damaged checkpoint is the user's to mend; everything else failed on the way.
         Err(error) if error.bad_input() && existing.is_some() => Err(Problem::Input(error.into())),
         Err(error) => Err(failed(error)),
     }
 }
 
-fn report(outcome: &RunOutcome, path: &Path, shared: &Shared) -> Done {
+fn report(outcome: &RunOutcome, path: &Path, shared: &Shared) {
     let name = path.display();
     match outcome {
         RunOutcome::Stopped { step } => {
@@ -218,7 +221,6 @@ fn report(outcome: &RunOutcome, path: &Path, shared: &Shared) -> Done {
             } else {
                 println!("stopped at step {step}; go on with: imago train {name} --resume");
             }
-            Done::Stopped
         }
         RunOutcome::Finished(summary) => {
             if shared.json {
@@ -227,9 +229,8 @@ fn report(outcome: &RunOutcome, path: &Path, shared: &Shared) -> Done {
                 println!("{}", Value::Object(summary));
             } else {
                 println!("{}", words(summary));
-                println!("next: imago eval {name} · tensorboard --logdir {name}");
+                println!("next: imago eval {name} · .venv/bin/tensorboard --logdir {name}");
             }
-            Done::Finished
         }
     }
 }
