@@ -90,6 +90,8 @@ impl Program {
 
     /// Reads the command line, runs the command, prints what went wrong, gives the exit code.
     pub fn main(self) -> ExitCode {
+        // `imago demos info FILE | head` ends quietly, as other programs do.
+        sigpipe::reset();
         let cli = Cli::parse();
         let filter = tracing_subscriber::EnvFilter::try_from_env("IMAGO_LOG")
             .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));

@@ -340,8 +340,8 @@ impl Source<'_> {
                 path if path == "." => section.to_string(),
                 path => format!("{section}.{path}"),
             };
-            let message = error.into_inner().to_string();
-            anyhow!("{}: {}", self.place(&path), message.trim())
+            let message = error.into_inner().message().to_string();
+            anyhow!("{}: {message}", self.place(&path))
         })
     }
 
