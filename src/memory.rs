@@ -32,7 +32,7 @@ fn check<T: Element>(tensor: &Tensor) {
 }
 
 /// A tensor that Rust writes and libtorch reads: allocated once, its memory found once.
-pub struct Column<T> {
+pub(crate) struct Column<T> {
     tensor: Tensor,
     start: *mut T,
     len: usize,

@@ -12,7 +12,8 @@ use tch::{Device, Kind, Tensor};
 pub trait RewardSignal: Send {
     /// Rewards of every transition, float32 in the shape of the lead. No gradients, statistics frozen.
     fn reward(&mut self, batch: &Batch) -> Result<Tensor>;
-    /// Learns from the latest rollout. Called once a rollout, at the moment that [`Stacked::update`] says.
+    /// Learns from the latest rollout. Called once a rollout, at the moment that [`Stacked::update`] says. What
+    /// it logs goes under its name in the stack.
     fn update(&mut self, _recent: &Batch, _rng: &mut Stream, _log: &mut Log) -> Result<()> {
         Ok(())
     }
@@ -149,7 +150,7 @@ impl Scale {
     }
 
     /// Takes a rollout `[T, N]` in, row by row in time.
-    fn update(&mut self, norm: RewardNorm, rewards: &Tensor, batch: &Batch, discount: f64) {
+    fn update(&mut self, norm: RewardNorm, rewards: &Tensor, batch: &Batch, head: &ValueHead) {
         let Lead::Time { envs, .. } = batch.lead else { return };
         self.sums.resize(envs as usize, 0.0);
         let rewards = rewards.contiguous();
@@ -161,7 +162,8 @@ impl Scale {
                 RewardNorm::Rewards => f64::from(reward),
                 RewardNorm::Returns => {
                     let sum = &mut self.sums[i % envs as usize];
-                    *sum = if starts[i] { 0.0 } else { *sum * discount } + f64::from(reward);
+                    let kept = if starts[i] && head.episodic { 0.0 } else { *sum * head.discount };
+                    *sum = kept + f64::from(reward);
                     *sum
                 }
             };
@@ -187,6 +189,8 @@ pub struct Stacked {
     pub weight: Schedule,
     /// How its rewards are scaled.
     pub normalise: RewardNorm,
+    /// After scaling, rewards are clipped to ± this.
+    pub clip: Option<f64>,
     /// Which value estimate its rewards belong to.
     pub value_head: usize,
     /// When it learns.
@@ -202,6 +206,7 @@ impl Stacked {
             signal,
             weight: Schedule::constant(1.0),
             normalise: RewardNorm::None,
+            clip: None,
             value_head: 0,
             update,
             scale: Scale::default(),
@@ -218,6 +223,17 @@ pub struct ValueHead {
     pub episodic: bool,
 }
 
+/// Where a run is, for everything that is derived from it: random streams and schedules.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Moment {
+    /// The run's seed.
+    pub seed: u64,
+    /// Rollouts before this one.
+    pub iteration: u64,
+    /// Share of the run's steps before this rollout, in `[0, 1]`.
+    pub progress: f64,
+}
+
 /// All signals of a run. Signals with different discounts have value heads of their own; their advantages are
 /// added, not their rewards.
 pub struct Signals {
@@ -228,9 +244,14 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Lets the signals whose moment is `when` learn from `batch`.
-    pub fn update(&mut self, when: When, batch: &Batch, rng: &mut Stream, log: &mut Log) -> Result<()> {
-        self.stack.iter_mut().filter(|s| s.update == when).try_for_each(|s| s.signal.update(batch, rng, log))
+    /// Lets the signals whose moment is `when` learn from `batch`, each with a stream of its own: what one draws
+    /// changes nothing for the others.
+    pub fn update(&mut self, when: When, batch: &Batch, now: Moment, log: &mut Log) -> Result<()> {
+        for (i, stacked) in self.stack.iter_mut().enumerate().filter(|(_, stacked)| stacked.update == when) {
+            let mut rng = Stream::new(now.seed, "signal", i as u64, now.iteration);
+            log.scope(&stacked.name, |log| stacked.signal.update(batch, &mut rng, log))?;
+        }
+        Ok(())
     }
 
     /// Rewards of a rollout, `[T, N]` for each value head: weighted, normalised, summed. `progress` in
@@ -262,7 +283,7 @@ impl Signals {
             }
             let mean = reward.masked_select(&batch.valid).mean(Kind::Float).double_value(&[]);
             log.scalar(&format!("{}/reward_mean", stacked.name), mean);
-            stacked.scale.update(stacked.normalise, &reward, batch, self.heads[stacked.value_head].discount);
+            stacked.scale.update(stacked.normalise, &reward, batch, &self.heads[stacked.value_head]);
             let scale = match stacked.normalise {
                 RewardNorm::None => 1.0,
                 _ => {
@@ -270,9 +291,12 @@ impl Signals {
                     1.0 / stacked.scale.deviation()
                 }
             };
-            let factor = (stacked.weight.at(progress) * scale) as f32;
+            let (weight, scale) = (stacked.weight.at(progress) as f32, scale as f32);
+            let clip = stacked.clip.map_or(f32::INFINITY, |clip| clip as f32);
             let sum = slice_mut::<f32>(&mut heads[stacked.value_head]);
-            sum.iter_mut().zip(slice::<f32>(&reward)).for_each(|(sum, r)| *sum += factor * r);
+            sum.iter_mut()
+                .zip(slice::<f32>(&reward))
+                .for_each(|(sum, r)| *sum += weight * (r * scale).clamp(-clip, clip));
         }
         Ok(heads)
     }
@@ -283,7 +307,7 @@ impl Signals {
             let (signal, scale) = (&mut stacked.signal, &mut stacked.scale);
             state.scope(&stacked.name, |state| {
                 state.scope("scale", |state| scale.state(state))?;
-                signal.state(state)
+                state.scope("signal", |state| signal.state(state))
             })
         })
     }
@@ -316,7 +340,8 @@ mod tests {
     fn returns_are_summed_forward_within_episodes_and_along_time() {
         let batch = batch(&[1.0, 10.0, 2.0, 20.0, 3.0, 30.0]);
         let mut scale = Scale::default();
-        scale.update(RewardNorm::Returns, &batch.reward, &batch, 0.5);
+        let head = ValueHead { discount: 0.5, episodic: true };
+        scale.update(RewardNorm::Returns, &batch.reward, &batch, &head);
         // Environment 0: 1, 2.5, 4.25. Environment 1: 10, 25, then a new episode: 30.
         assert_eq!(scale.sums, [4.25, 30.0]);
         let sums = [1.0, 10.0, 2.5, 25.0, 4.25, 30.0];

@@ -2,12 +2,21 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "end_to_end/bad_input.rs"]
+mod bad_input;
+#[path = "end_to_end/catalogue.rs"]
+mod catalogue;
+#[path = "end_to_end/divergence.rs"]
+mod divergence;
+#[path = "end_to_end/gymnasium.rs"]
+mod gymnasium;
 #[path = "end_to_end/program.rs"]
 mod program;
-
 #[path = "end_to_end/resume.rs"]
 mod resume;
 #[path = "end_to_end/round_trip.rs"]
 mod round_trip;
+#[path = "end_to_end/tensorboard.rs"]
+mod tensorboard;
 #[path = "end_to_end/workers.rs"]
 mod workers;

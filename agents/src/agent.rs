@@ -1,11 +1,11 @@
 //! A learning agent: collector, learner and reward signals in one loop, and its evaluation apart from them.
 
 use crate::Ppo;
+use imago::Result;
 use imago::nn::ActorCritic;
 use imago::rollout::{Actor, Collector, run_episodes};
 use imago::run::{Log, State, Train};
-use imago::signal::{Evidence, Signals};
-use imago::{Result, Stream};
+use imago::signal::{Evidence, Moment, Signals};
 use imago_envs::{Space, VecEnv};
 use serde::{Deserialize, Serialize};
 
@@ -84,6 +84,7 @@ pub struct Agent {
     evaluation: Option<Evaluation>,
     seed: u64,
     total_steps: u64,
+    true_reward: bool,
     step: u64,
     iteration: u64,
     episodes: u64,
@@ -92,7 +93,8 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// An agent at step 0. `total_steps` is what schedules end at.
+    /// An agent at step 0. `total_steps` is what schedules end at; `true_reward` says that the environment's own
+    /// reward is among the signals, so that returns may choose the best checkpoint.
     pub fn new(
         collector: Collector,
         learner: Ppo,
@@ -100,6 +102,7 @@ impl Agent {
         evaluation: Option<Evaluation>,
         seed: u64,
         total_steps: u64,
+        true_reward: bool,
     ) -> Self {
         Self {
             collector,
@@ -108,6 +111,7 @@ impl Agent {
             evaluation,
             seed,
             total_steps,
+            true_reward,
             step: 0,
             iteration: 0,
             episodes: 0,
@@ -137,16 +141,17 @@ impl Train for Agent {
             self.episodes += 1;
             self.terminated += u64::from(episode.terminated);
         }
-        let mut rng = Stream::new(self.seed, "learning", 0, self.iteration);
+        let now = Moment { seed: self.seed, iteration: self.iteration, progress: progress.min(1.0) };
         self.iteration += 1;
-        self.learner.learn(rollout, &mut self.signals, progress.min(1.0), &mut rng, log)
+        self.learner.learn(rollout, &mut self.signals, now, log)
     }
 
     fn evaluate(&mut self, log: &mut Log) -> Result<Option<f64>> {
         let Some(evaluation) = &mut self.evaluation else { return Ok(None) };
         let returns = evaluation.run(&self.learner.policy, log)?;
         self.returns = Some(returns);
-        Ok(Some(returns.deterministic_mean))
+        // Whoever imitates does not know the true reward, so it must not choose the checkpoint either.
+        Ok(self.true_reward.then_some(returns.deterministic_mean))
     }
 
     fn state(&mut self, state: &mut State) -> Result<()> {

@@ -185,6 +185,7 @@ impl Train for Bc {
         state.value("step", &mut self.step)?;
         state.value("best", &mut self.best)?;
         state.value("evaluations_since_best", &mut self.evaluations_since_best)?;
+        state.value("returns", &mut self.returns)?;
         state.scope("policy", |state| self.policy.state(state))?;
         state.scope("adam", |state| self.adam.state(state))
     }

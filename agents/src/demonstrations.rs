@@ -191,7 +191,7 @@ impl Demonstrations {
         let DemoSelection { skip, episodes: count, stride } = *selection;
         let held = self.episodes.len();
         let count = count.unwrap_or(held.saturating_sub(skip));
-        if stride == 0 || count == 0 || skip + count > held {
+        if stride == 0 || count == 0 || skip.checked_add(count).is_none_or(|end| end > held) {
             return Err(Error::Invalid(format!(
                 "the demonstrations hold {held} episodes: cannot leave out {skip} and use {count} with stride \
                  {stride}"
@@ -214,6 +214,11 @@ impl Demonstrations {
                 episodes.push(DemoEpisode { pairs: index.len() - before, ..episode.clone() });
             }
             first += episode.pairs;
+        }
+        if index.is_empty() {
+            return Err(Error::Invalid(format!(
+                "a stride of {stride} leaves no pair of such short episodes"
+            )));
         }
         let index = Tensor::from_slice(&index);
         let pick = |tensor: &Tensor| tensor.index_select(0, &index);

@@ -119,20 +119,28 @@ struct Discriminator {
     per_action: bool,
 }
 
-/// Pairs as the network reads them: input features `[B, F]` and, for per-action logits, which one counts.
+/// Pairs as the network reads them: input features `[B, F]` and, for per-action logits, which one counts, `[B, 1]`.
 struct Pairs {
     features: Tensor,
     choice: Option<Tensor>,
+}
+
+impl Pairs {
+    /// `count` of them, drawn with replacement.
+    fn draw(&self, count: i64, rng: &mut Stream) -> Self {
+        let index = rng.indices(self.features.size()[0] as usize, count as usize);
+        Self {
+            features: self.features.index_select(0, &index),
+            choice: self.choice.as_ref().map(|choice| choice.index_select(0, &index)),
+        }
+    }
 }
 
 impl Discriminator {
     fn new(config: &GailConfig, observation: &Space, action: &Space, rng: &mut Stream) -> Self {
         let discrete = matches!(action, Space::Discrete { .. });
         let per_action = discrete && config.action_input == ActionInput::PerActionLogit;
-        let width = |space: &Space| match space {
-            Space::Box { .. } => space.len() as i64,
-            Space::Discrete { n, .. } => *n,
-        };
+        let width = |space: &Space| space.features() as i64;
         let input = width(observation) + if per_action { 0 } else { width(action) };
         let mut layout = Layout::default();
         let mlp = Mlp::new(
@@ -243,6 +251,10 @@ struct Replay {
 }
 
 impl Replay {
+    fn clear(&mut self) {
+        (self.filled, self.next) = (0, 0);
+    }
+
     fn push(&mut self, observation: &Tensor, action: &Tensor) {
         let capacity = self.observation.size()[0];
         let count = observation.size()[0];
@@ -306,8 +318,7 @@ impl Health {
 pub struct Gail {
     config: GailConfig,
     discriminator: Discriminator,
-    expert_observation: Tensor,
-    expert_action: Tensor,
+    expert: Pairs,
     expert_return: f64,
     expert_return_std: f64,
     replay: Replay,
@@ -339,9 +350,7 @@ impl Gail {
         let (expert_return, expert_return_std) = demonstrations.return_mean_std();
         Ok(Self {
             config,
-            discriminator,
-            expert_observation: demonstrations.observations.shallow_clone(),
-            expert_action: demonstrations.actions.shallow_clone(),
+            expert: discriminator.pairs(&demonstrations.observations, &demonstrations.actions),
             expert_return,
             expert_return_std,
             replay: Replay {
@@ -351,37 +360,22 @@ impl Gail {
                 next: 0,
             },
             health: Health::default(),
+            discriminator,
         })
     }
 
-    /// Pairs drawn with replacement.
-    fn draw(&self, observation: &Tensor, action: &Tensor, from: i64, count: i64, rng: &mut Stream) -> Pairs {
-        let index = rng.indices(from as usize, count as usize);
-        self.discriminator.pairs(&observation.index_select(0, &index), &action.index_select(0, &index))
-    }
-
-    fn draw_expert(&self, count: i64, rng: &mut Stream) -> Pairs {
-        let size = self.expert_observation.size()[0];
-        self.draw(&self.expert_observation, &self.expert_action, size, count, rng)
-    }
-
-    fn draw_policy(&self, count: i64, rng: &mut Stream) -> Pairs {
-        match self.config.batch_size {
-            0 => self.discriminator.pairs(
-                &self.replay.observation.narrow(0, 0, self.replay.filled),
-                &self.replay.action.narrow(0, 0, self.replay.filled),
-            ),
-            _ => self.draw(&self.replay.observation, &self.replay.action, self.replay.filled, count, rng),
-        }
-    }
-
-    /// One step of the discriminator; returns accuracies and mean logits on expert and policy.
-    fn step(&mut self, rng: &mut Stream, log: &mut Log) -> Result<[f64; 4]> {
-        let count = match self.config.batch_size {
-            0 => self.replay.filled,
-            size => size as i64,
+    /// One step of the discriminator on pairs of the `replay`; returns accuracies and mean logits on expert and
+    /// policy.
+    fn step(&mut self, replay: &Pairs, rng: &mut Stream, log: &mut Log) -> Result<[f64; 4]> {
+        let (expert, drawn);
+        let (policy, count) = match self.config.batch_size {
+            0 => (replay, replay.features.size()[0]),
+            size => {
+                drawn = replay.draw(size as i64, rng);
+                (&drawn, size as i64)
+            }
         };
-        let (expert, policy) = (self.draw_expert(count, rng), self.draw_policy(count, rng));
+        expert = self.expert.draw(count, rng);
         let discriminator = &mut self.discriminator;
         let matrices = discriminator.mlp.layers.iter().chain([&discriminator.out]);
         for (layer, u) in matrices.zip(&mut discriminator.singular) {
@@ -399,7 +393,7 @@ impl Gail {
             // Between two per-action pairs the expert's action counts: half an action has no logit.
             let f = |x: &Tensor| discriminator.logits(x, expert.choice.as_ref());
             let penalty = gradient_penalty(f, &real, &generated, &mix, self.config.gradient_penalty_target)?;
-            log.scalar("discriminator/gradient_penalty", penalty.double_value(&[]));
+            log.scalar("gradient_penalty", penalty.double_value(&[]));
             total += penalty * self.config.gradient_penalty;
         }
         discriminator.flat.backward(&total)?;
@@ -417,13 +411,13 @@ impl Gail {
             mean(&expert_logits),
             mean(&policy_logits),
         ];
-        log.scalar("discriminator/loss", loss.double_value(&[]));
-        log.scalar("discriminator/accuracy_expert", figures[0]);
-        log.scalar("discriminator/accuracy_policy", figures[1]);
-        log.scalar("discriminator/logit_expert", figures[2]);
-        log.scalar("discriminator/logit_policy", figures[3]);
-        log.scalar("discriminator/entropy", entropy.double_value(&[]) / 2.0);
-        log.scalar("discriminator/gradient_norm", norm);
+        log.scalar("loss", loss.double_value(&[]));
+        log.scalar("accuracy_expert", figures[0]);
+        log.scalar("accuracy_policy", figures[1]);
+        log.scalar("logit_expert", figures[2]);
+        log.scalar("logit_policy", figures[3]);
+        log.scalar("entropy", entropy.double_value(&[]) / 2.0);
+        log.scalar("gradient_norm", norm);
         Ok(figures)
     }
 }
@@ -442,16 +436,23 @@ impl RewardSignal for Gail {
         }
         let observation = recent.flat_observation().index_select(0, &valid);
         let action = recent.flat_action().index_select(0, &valid);
+        if self.config.replay_rollouts <= 1 {
+            self.replay.clear();
+        }
         self.replay.push(&observation, &action);
         // Statistics of both classes in equal parts, once a rollout.
-        let expert = self.draw_expert(count, rng);
+        let expert = self.expert.draw(count, rng);
         let policy = self.discriminator.pairs(&observation, &action);
         if let Some(normaliser) = &mut self.discriminator.normaliser {
             normaliser.update(&Tensor::cat(&[expert.features, policy.features], 0));
         }
+        let policy = self.discriminator.pairs(
+            &self.replay.observation.narrow(0, 0, self.replay.filled),
+            &self.replay.action.narrow(0, 0, self.replay.filled),
+        );
         let mut sums = [0.0; 4];
         for _ in 0..self.config.updates_per_round {
-            let figures = self.step(rng, log)?;
+            let figures = self.step(&policy, rng, log)?;
             sums.iter_mut()
                 .zip(figures)
                 .for_each(|(sum, x)| *sum += x / self.config.updates_per_round as f64);
@@ -465,7 +466,7 @@ impl RewardSignal for Gail {
     fn state(&mut self, state: &mut State) -> Result<()> {
         state.scope("discriminator", |state| self.discriminator.state(state))?;
         state.value("health", &mut self.health)?;
-        // With one rollout the ring is overwritten before it is read.
+        // With one rollout the ring is emptied before it is read.
         if self.config.replay_rollouts > 1 {
             state.tensor("replay_observation", &mut self.replay.observation)?;
             state.tensor("replay_action", &mut self.replay.action)?;

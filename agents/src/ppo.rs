@@ -5,7 +5,7 @@ use imago::memory::slice;
 use imago::nn::{ActorCritic, Adam};
 use imago::rollout::{AdvantageInput, Batch, generalised_advantage};
 use imago::run::{Log, State};
-use imago::signal::{Signals, When};
+use imago::signal::{Moment, Signals, When};
 use imago::{Error, Result, Stream};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
@@ -156,28 +156,20 @@ impl Ppo {
     }
 
     /// One iteration: score the rollout through the signals, improve the policy, update statistics and signals.
-    /// `progress` through the run in `[0, 1]`; `rng` is this iteration's stream.
     ///
     /// # Errors
     /// A NaN anywhere, with the batch in which it appeared; a signal's own errors.
-    pub fn learn(
-        &mut self,
-        rollout: Batch,
-        signals: &mut Signals,
-        progress: f64,
-        rng: &mut Stream,
-        log: &mut Log,
-    ) -> Result<()> {
+    pub fn learn(&mut self, rollout: Batch, signals: &mut Signals, now: Moment, log: &mut Log) -> Result<()> {
         if let Some(field) = rollout.first_non_finite() {
             return Err(Error::non_finite(format!("the rollout's {field}"), rollout.tensors()));
         }
-        signals.update(When::BeforeReward, &rollout, rng, log)?;
-        let rewards = signals.rewards(&rollout, progress, log)?;
+        signals.update(When::BeforeReward, &rollout, now, log)?;
+        let rewards = signals.rewards(&rollout, now.progress, log)?;
         let rows = self.advantages(&rollout, &rewards, signals)?;
-        self.improve(&rows, progress, rng, log)?;
+        self.improve(&rows, now, log)?;
         // Not before: the stored log-probabilities were computed with the old statistics.
         self.policy.update_normaliser(&rows.observation);
-        signals.update(When::AfterPolicy, &rollout, rng, log)
+        signals.update(When::AfterPolicy, &rollout, now, log)
     }
 
     /// Advantages and returns of every value head; advantages are summed, invalid rows dropped.
@@ -223,10 +215,11 @@ impl Ppo {
     }
 
     /// `epochs` passes of clipped gradient steps over the rows.
-    fn improve(&mut self, rows: &Rows, progress: f64, rng: &mut Stream, log: &mut Log) -> Result<()> {
+    fn improve(&mut self, rows: &Rows, now: Moment, log: &mut Log) -> Result<()> {
+        let mut rng = Stream::new(now.seed, "minibatches", 0, now.iteration);
         let config = &self.config;
         let count = rows.advantage.size()[0];
-        let anneal = if config.anneal_learning_rate { 1.0 - progress } else { 1.0 };
+        let anneal = if config.anneal_learning_rate { 1.0 - now.progress } else { 1.0 };
         let learning_rate = config.learning_rate * anneal;
         let size = (config.minibatch_size as i64).clamp(1, count.max(1));
         'epochs: for _ in 0..config.epochs {
@@ -258,7 +251,7 @@ impl Ppo {
                     return Err(Error::non_finite(format!("policy: {what}"), minibatch.tensors()));
                 }
                 self.adam.update(&mut self.policy.parameters, learning_rate);
-                let clipped = log_ratio.exp().subtract_scalar(1.0).abs().gt(config.clip);
+                let clipped = (log_ratio.detach().exp() - 1.0).abs().gt(config.clip);
                 log.scalar("policy/loss", policy_loss.double_value(&[]));
                 log.scalar("policy/entropy", entropy.double_value(&[]));
                 log.scalar("policy/approximate_kl", kl);

@@ -91,7 +91,15 @@ fn agent(kind: Kind, seed: u64) -> Agent {
         stack: vec![Stacked::new("task", Box::new(Extrinsic), When::AfterPolicy)],
         heads: vec![ValueHead { discount: 0.99, episodic: true }],
     };
-    Agent::new(collector, learner, signals, Some(Evaluation::new(probes(kind, 8), 40, seed)), seed, 5_120)
+    Agent::new(
+        collector,
+        learner,
+        signals,
+        Some(Evaluation::new(probes(kind, 8), 40, seed)),
+        seed,
+        5_120,
+        true,
+    )
 }
 
 #[test]

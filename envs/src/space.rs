@@ -118,6 +118,14 @@ impl Space {
         self.shape().iter().product()
     }
 
+    /// Numbers that a network reads of one element: the values of a box, one for each choice.
+    pub fn features(&self) -> usize {
+        match self {
+            Space::Box { .. } => self.len(),
+            Space::Discrete { n, .. } => *n as usize,
+        }
+    }
+
     /// Whether an element holds no value at all.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -10,12 +10,14 @@ use imago::rollout::{Collector, CollectorSpec};
 use imago::run::Train;
 use imago::signal::{Extrinsic, RewardSignal, Signals, Stacked, ValueHead};
 use imago_agents::{Agent, Bc, Demonstrations, Evaluation, Gail, Ppo};
-use imago_envs::{EnvSpec, Space, VecEnv};
+use imago_envs::{EnvSpec, Gymnasium, Space, VecEnv};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Environments stepped together while evaluating.
-const EVALUATION_GROUP: usize = 8;
+/// Environments stepped together while evaluating: many where they cost nothing, few where each may be a game
+/// engine. The episodes are the same.
+const NATIVE_GROUP: usize = 32;
+const PYTHON_GROUP: usize = 4;
 
 /// Reads the file a recipe names, checks it against the stored hash, and takes the selected pairs of it. The hash
 /// is filled in.
@@ -26,7 +28,7 @@ pub fn demonstrations(config: &mut DemosConfig) -> Result<Demonstrations> {
                 let known: Vec<&str> = catalogue::DEMOS.iter().map(|(name, _)| *name).collect();
                 bail!("no built-in demonstrations `{name}` (there are: {})", known.join(", "));
             };
-            // The reader works on files: checked, mapped and refused like any other.
+            // The reader works on files, and so the built-in one is checked like any other.
             let mut file = tempfile::NamedTempFile::new().context("cannot unpack built-in demonstrations")?;
             file.write_all(bytes)
                 .and_then(|()| file.flush())
@@ -66,7 +68,8 @@ fn groups(program: &Program, env: &EnvSpec, count: usize, size: usize) -> Result
 
 /// Environments for evaluation.
 pub fn evaluation_group(program: &Program, env: &EnvSpec, episodes: usize) -> Result<Box<dyn VecEnv>> {
-    Ok(program.envs.make_group(env, episodes.min(EVALUATION_GROUP))?)
+    let group = if env.id.starts_with(Gymnasium::PREFIX) { PYTHON_GROUP } else { NATIVE_GROUP };
+    Ok(program.envs.make_group(env, episodes.min(group))?)
 }
 
 fn evaluation(program: &Program, recipe: &Recipe, env: &EnvSpec) -> Result<Evaluation> {
@@ -146,6 +149,7 @@ pub fn trainee(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>>
                 let SignalConfig { name, stack: config, .. } = &recipe.signals[i];
                 let mut stacked = Stacked::new(name, signal, config.update);
                 (stacked.weight, stacked.normalise) = (config.weight, config.reward_norm);
+                stacked.clip = config.reward_clip;
                 stacked.value_head = value_head;
                 stack.push(stacked);
             }
@@ -165,6 +169,7 @@ pub fn trainee(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>>
                 Some(evaluation),
                 recipe.run.seed,
                 recipe.run.total_steps,
+                recipe.signals.iter().any(|signal| signal.kind == SignalKind::Extrinsic),
             )))
         }
     }

@@ -1,7 +1,10 @@
 //! How a command ends: exit codes and the one message on the way out.
 
+use anyhow::anyhow;
 use std::fmt::Display;
+use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 
 /// Why a command did not do what it was asked.
 #[derive(Debug)]
@@ -38,6 +41,30 @@ impl<E: Into<anyhow::Error>> From<E> for Problem {
 /// Marks what fails after a command has begun its work.
 pub fn failed(error: impl Into<anyhow::Error>) -> Problem {
     Problem::Failed(error.into())
+}
+
+/// Where the last panic happened, for its message.
+static PANICKED_AT: Mutex<String> = Mutex::new(String::new());
+
+/// Runs a command; a panic, whether of ours or of a user's environment or signal, becomes one clear message.
+/// (Panics in rollout threads become errors where they happen.)
+pub fn contain_panics(command: impl FnOnce() -> Outcome) -> Outcome {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map_or(String::new(), |at| format!(" ({}:{})", at.file(), at.line()));
+        tracing::debug!("panic{place}: {info}\n{}", std::backtrace::Backtrace::force_capture());
+        *PANICKED_AT.lock().unwrap_or_else(PoisonError::into_inner) = place;
+    }));
+    std::panic::catch_unwind(AssertUnwindSafe(command)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        let place = PANICKED_AT.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // libtorch appends its C++ stack.
+        let first = text.lines().next().unwrap_or_default();
+        Err(failed(anyhow!(
+            "a panic: {first}{place}; checkpoints written so far are whole (IMAGO_LOG=debug shows where it came \
+             from)"
+        )))
+    })
 }
 
 fn complain(error: impl Display) {

@@ -1,8 +1,9 @@
 //! The program: its commands, and what a user's own binary registers with it.
 
 use crate::commands::{demo, demos, envs, eval, recipes, record, train};
-use crate::problem::{Outcome, conclude};
-use anyhow::{Result, anyhow};
+use crate::problem::{self, Outcome, conclude};
+use crate::recipe;
+use anyhow::{Result, anyhow, ensure};
 use clap::{Args, Parser, Subcommand};
 use imago::run::Stderr;
 use imago::signal::RewardSignal;
@@ -63,11 +64,15 @@ impl Program {
 
     /// Registers a reward signal: its `kind`, and how to make it from the keys of its `[signal.NAME]` that are
     /// not the stack's own.
+    ///
+    /// # Panics
+    /// If the kind is built in: a recipe could not say which of the two it means.
     pub fn signal_kind(
         mut self,
         kind: &str,
         make: impl Fn(&Table, &SignalContext) -> Result<Box<dyn RewardSignal>> + 'static,
     ) -> Self {
+        assert!(!recipe::BUILTIN_SIGNALS.contains(&kind), "the signal kind `{kind}` is built in");
         self.signals.insert(kind.into(), Box::new(make));
         self
     }
@@ -101,15 +106,16 @@ impl Program {
             .with_target(false)
             .without_time()
             .init();
-        conclude(self.run(&cli))
+        conclude(problem::contain_panics(|| self.run(&cli)))
     }
 
     fn run(&self, cli: &Cli) -> Outcome {
         // Before any other thread exists: it sets an environment variable.
-        if std::env::args().any(|argument| argument.contains("gym:")) {
+        if std::env::args_os().any(|argument| argument.to_string_lossy().contains("gym:")) {
             imago_envs::python::start();
         }
         let shared = &cli.shared;
+        cli.check_flags()?;
         match &cli.command {
             Command::Train(arguments) => train::run(self, arguments, shared),
             Command::Eval(arguments) => eval::run(self, arguments, shared),
@@ -137,6 +143,21 @@ struct Cli {
     command: Command,
     #[command(flatten)]
     shared: Shared,
+}
+
+impl Cli {
+    /// Refuses flags that the command would not look at.
+    fn check_flags(&self) -> Result<()> {
+        let (training, acting) = match self.command {
+            Command::Train(_) => (true, true),
+            Command::Eval(_) | Command::Record(_) => (false, true),
+            _ => (false, false),
+        };
+        ensure!(training || self.shared.sets.is_empty(), "--set changes recipes: it goes with `imago train`");
+        ensure!(training || self.shared.threads.is_none(), "--threads goes with `imago train`");
+        ensure!(acting || self.shared.seed.is_none(), "--seed goes with train, eval and record");
+        Ok(())
+    }
 }
 
 /// Flags that every command takes.

@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
+/// Kinds of signals that need no registration.
+pub const BUILTIN_SIGNALS: [&str; 2] = ["extrinsic", "gail"];
+
 /// Version of the recipe format.
 const FORMAT: i64 = 1;
 
@@ -25,7 +28,7 @@ pub struct RunConfig {
     pub seed: u64,
     /// Length of the run in steps: decisions of single environments, or optimiser steps of behaviour cloning.
     pub total_steps: u64,
-    /// Evaluate each time this many steps have passed; 0 never.
+    /// Evaluate each time this many steps have passed, and at the end; 0 only then.
     pub eval_every: u64,
     /// Episodes of each evaluation.
     pub eval_episodes: usize,
@@ -82,12 +85,12 @@ impl Default for RolloutConfig {
 pub struct PolicyConfig {
     /// "mlp", "nature" or "icm".
     pub torso: TorsoKind,
-    /// Widths of the fully connected layers.
-    pub hidden: Vec<i64>,
-    /// After every layer.
-    pub activation: Activation,
-    /// One torso for policy and value.
-    pub shared: bool,
+    /// Widths of the fully connected layers; what goes with the torso if absent: [64, 64], [512], [256].
+    pub hidden: Option<Vec<i64>>,
+    /// After every layer; if absent tanh, relu, elu.
+    pub activation: Option<Activation>,
+    /// One torso for policy and value; if absent not for "mlp", but for the convolutional ones.
+    pub shared: Option<bool>,
     /// Standardise vector observations by running statistics.
     pub normalise: bool,
     /// Initial log standard deviation of continuous actions.
@@ -98,9 +101,9 @@ impl Default for PolicyConfig {
     fn default() -> Self {
         Self {
             torso: TorsoKind::Mlp,
-            hidden: vec![64, 64],
-            activation: Activation::Tanh,
-            shared: false,
+            hidden: None,
+            activation: None,
+            shared: None,
             normalise: false,
             log_std: 0.0,
         }
@@ -108,13 +111,31 @@ impl Default for PolicyConfig {
 }
 
 impl PolicyConfig {
+    /// Fills in what goes with the torso, as its paper has it.
+    fn complete(&mut self) {
+        let (hidden, activation, shared) = match self.torso {
+            TorsoKind::Mlp => (vec![64, 64], Activation::Tanh, false),
+            TorsoKind::Nature => (vec![512], Activation::Relu, true),
+            TorsoKind::Icm => (vec![256], Activation::Elu, true),
+        };
+        self.hidden.get_or_insert(hidden);
+        self.activation.get_or_insert(activation);
+        self.shared.get_or_insert(shared);
+    }
+
     /// The policy for these spaces.
     pub fn spec(&self, observation: &Space, action: &Space, value_heads: usize) -> PolicySpec {
+        let mut whole = self.clone();
+        whole.complete();
         PolicySpec {
             observation: observation.clone(),
             action: action.clone(),
-            torso: TorsoSpec { kind: self.torso, hidden: self.hidden.clone(), activation: self.activation },
-            shared: self.shared,
+            torso: TorsoSpec {
+                kind: self.torso,
+                hidden: whole.hidden.unwrap_or_default(),
+                activation: whole.activation.unwrap_or(Activation::Tanh),
+            },
+            shared: whole.shared.unwrap_or_default(),
             value_heads,
             normalise: self.normalise,
             log_std: self.log_std,
@@ -174,6 +195,9 @@ pub struct StackConfig {
     pub episodic: bool,
     /// "none", "rewards" or "returns": what its rewards are divided by the standard deviation of.
     pub reward_norm: RewardNorm,
+    /// Scaled rewards are clipped to ± this; off if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reward_clip: Option<f64>,
     /// "before_reward" or "after_policy": when it learns from a rollout.
     pub update: When,
 }
@@ -185,6 +209,7 @@ impl Default for StackConfig {
             discount: None,
             episodic: true,
             reward_norm: RewardNorm::None,
+            reward_clip: None,
             update: When::AfterPolicy,
         }
     }
@@ -273,6 +298,23 @@ const ALIASES: [(&str, &str); 26] = [
     ("norm_obs", "policy.normalise"),
 ];
 
+/// More would be a slip of the keyboard, and end in an allocation that cannot be met.
+const MAX_ROLLOUT: usize = 100_000_000;
+const MAX_WIDTH: i64 = 65_536;
+
+/// Path of the first number in `value` that is NaN or infinite.
+fn first_non_finite(path: &str, value: &Value) -> Option<String> {
+    match value {
+        Value::Float(x) if !x.is_finite() => Some(path.into()),
+        Value::Table(table) => table.iter().find_map(|(key, value)| {
+            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            first_non_finite(&path, value)
+        }),
+        Value::Array(values) => values.iter().find_map(|value| first_non_finite(path, value)),
+        _ => None,
+    }
+}
+
 /// The keys of a section that is read into `T`, as serde knows them: asked for by offering one it cannot know.
 fn keys_of<T: DeserializeOwned>() -> Vec<String> {
     let unknown = Table::from_iter([("\u{0}".to_string(), Value::Boolean(true))]);
@@ -318,11 +360,14 @@ impl Source<'_> {
     fn unknown(&self, section: &str, key: &str, known: &[String]) -> anyhow::Error {
         let path = if section.is_empty() { key.to_string() } else { format!("{section}.{key}") };
         let alias = ALIASES.iter().find(|(theirs, _)| *theirs == key).map(|(_, ours)| *ours);
-        // Of the same section first: `batch_size` means another key in [learner] than in [signal.gail].
-        let hint = match (alias, nearest(key, known.iter().map(String::as_str))) {
-            (Some(ours), _) => format!("; here it is called `{ours}`"),
-            (None, Some(near)) => format!("; did you mean `{near}`?"),
-            (None, None) => String::new(),
+        // Of the same section first: `gamma` in [signal.task] is that signal's own discount.
+        let here =
+            alias.and_then(|ours| ours.rsplit('.').next()).filter(|last| known.iter().any(|k| k == last));
+        let hint = match (here, alias, nearest(key, known.iter().map(String::as_str))) {
+            (Some(last), ..) => format!("; here it is called `{section}.{last}`"),
+            (None, Some(ours), _) => format!("; here it is called `{ours}`"),
+            (None, None, Some(near)) => format!("; did you mean `{near}`?"),
+            (None, None, None) => String::new(),
         };
         anyhow!("{}: unknown key{hint} (known here: {})", self.place(&path), known.join(", "))
     }
@@ -430,7 +475,8 @@ impl Recipe {
         let run: RunConfig = source.read("run", &plain("run", keys_of::<RunConfig>())?)?;
         let rollout: RolloutConfig =
             source.read("rollout", &plain("rollout", keys_of::<RolloutConfig>())?)?;
-        let policy: PolicyConfig = source.read("policy", &plain("policy", keys_of::<PolicyConfig>())?)?;
+        let mut policy: PolicyConfig = source.read("policy", &plain("policy", keys_of::<PolicyConfig>())?)?;
+        policy.complete();
         let eval: EvalConfig = source.read("eval", &plain("eval", keys_of::<EvalConfig>())?)?;
         let env = match root.contains_key("env") {
             true => Some(source.read::<EnvSpec>("env", &plain("env", keys_of::<EnvSpec>())?)?),
@@ -496,7 +542,7 @@ impl Recipe {
                 SignalKind::Registered(kind.into(), own)
             }
             other => {
-                let known: Vec<&str> = ["extrinsic", "gail"].iter().chain(registered).copied().collect();
+                let known: Vec<&str> = BUILTIN_SIGNALS.iter().chain(registered).copied().collect();
                 let hint = nearest(other, known.iter().copied())
                     .map_or(String::new(), |k| format!("; did you mean \"{k}\"?"));
                 bail!(
@@ -524,11 +570,15 @@ impl Recipe {
         check(self.rollout.envs > 0, "rollout.envs", "must be at least 1")?;
         check(self.rollout.steps > 0, "rollout.steps", "must be at least 1")?;
         check(self.rollout.group_size > 0, "rollout.group_size", "must be at least 1")?;
-        check(
-            self.policy.hidden.iter().all(|&width| width > 0),
-            "policy.hidden",
-            "widths must be at least 1",
-        )?;
+        let widths = |hidden: &[i64]| hidden.iter().all(|width| (1..=MAX_WIDTH).contains(width));
+        let hidden = self.policy.hidden.as_deref().unwrap_or_default();
+        check(widths(hidden), "policy.hidden", "widths must lie in 1 to 65536")?;
+        let rollout = self.rollout.envs.checked_mul(self.rollout.steps).filter(|&size| size <= MAX_ROLLOUT);
+        check(rollout.is_some(), "rollout.steps", "envs × steps must be at most 100 million")?;
+        let root: Table = toml::from_str(&self.to_toml()?)?;
+        if let Some(path) = first_non_finite("", &Value::Table(root)) {
+            check(false, &path, "must be a finite number")?;
+        }
         let positive = |x: f64| x.is_finite() && x > 0.0;
         let share = |x: f64| (0.0..=1.0).contains(&x);
         match &self.learner {
@@ -556,6 +606,11 @@ impl Recipe {
                     "missing: give a file here or with --demos FILE",
                 )?;
                 check(self.signals.is_empty(), "signal", "behaviour cloning uses no reward signals")?;
+                check(
+                    bc.patience == 0 || self.run.eval_every > 0,
+                    "learner.patience",
+                    "counts evaluations: set run.eval_every too",
+                )?;
             }
         }
         for signal in &self.signals {
@@ -570,10 +625,12 @@ impl Recipe {
                     "missing: give a file here or with --demos FILE",
                 )?;
                 check(positive(gail.learning_rate), &at("learning_rate"), "must be above 0")?;
+                check(widths(&gail.hidden), &at("hidden"), "widths must lie in 1 to 65536")?;
+                let replay = gail.replay_rollouts.max(1).checked_mul(rollout.unwrap_or(1));
                 check(
-                    gail.hidden.iter().all(|&width| width > 0),
-                    &at("hidden"),
-                    "widths must be at least 1",
+                    replay.is_some_and(|size| size <= MAX_ROLLOUT),
+                    &at("replay_rollouts"),
+                    "the replay must hold at most 100 million transitions",
                 )?;
                 check(
                     (0.0..0.5).contains(&gail.label_smoothing),
@@ -670,7 +727,7 @@ mod tests {
     fn a_resolved_recipe_reads_back_the_same() {
         let sets = ["policy.hidden=[8, 8]".into(), "signal.gail.weight={from=1, to=0}".into()];
         let recipe = Recipe::parse("r.toml", GAIL, &sets, None, &[]).unwrap();
-        assert_eq!(recipe.policy.hidden, [8, 8]);
+        assert_eq!(recipe.policy.hidden, Some(vec![8, 8]));
         let again = Recipe::parse("resolved", &recipe.to_toml().unwrap(), &[], None, &[]).unwrap();
         assert_eq!(recipe, again);
     }

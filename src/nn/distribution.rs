@@ -28,7 +28,7 @@ impl Distribution {
         Distribution::Categorical { log_probs: logits.log_softmax(-1, Kind::Float) }
     }
 
-    /// log π(a): `[B]`. `action` is int64 `[B]` for choices, float32 `[B, A]` for normals:
+    /// log π(a): `[B]`. `action` is int64 `[B]` for choices, float32 of A values a row for normals:
     /// Σ −½((a − μ)/σ)² − log σ − ½ log 2π.
     pub fn log_prob(&self, action: &Tensor) -> Tensor {
         match self {
@@ -36,7 +36,7 @@ impl Distribution {
                 log_probs.gather(-1, &action.unsqueeze(-1), false).squeeze_dim(-1)
             }
             Distribution::DiagonalGaussian { mean, log_std } => {
-                let z = (action - mean) * (-log_std).exp();
+                let z = (action.reshape_as(mean) - mean) * (-log_std).exp();
                 let summed: Tensor = z.square() * -0.5 - log_std - 0.5 * (2.0 * PI).ln();
                 summed.sum_dim_intlist([-1i64].as_slice(), false, Kind::Float)
             }
@@ -64,16 +64,18 @@ impl Distribution {
         }
     }
 
-    /// One action of each. Noise is drawn from `noise`, row by row.
-    pub fn sample(&self, noise: &mut Stream) -> Tensor {
+    /// One action of each, row by row, with noise from one stream for all rows or from one for each.
+    pub fn sample(&self, noise: &mut [Stream]) -> Tensor {
+        let streams = noise.len();
         match self {
             Distribution::Categorical { log_probs } => {
                 let probs = log_probs.exp().contiguous();
                 let choices = log_probs.size()[1] as usize;
                 let actions: Vec<i64> = slice::<f32>(&probs)
                     .chunks_exact(choices)
-                    .map(|probs| {
-                        let (u, mut sum) = (noise.uniform(), 0.0);
+                    .enumerate()
+                    .map(|(row, probs)| {
+                        let (u, mut sum) = (noise[row % streams].uniform(), 0.0);
                         let chosen = probs.iter().position(|p| {
                             sum += p;
                             u < sum
@@ -86,7 +88,10 @@ impl Distribution {
                 Tensor::from_slice(&actions)
             }
             Distribution::DiagonalGaussian { mean, log_std } => {
-                mean + noise.normals(&mean.size()) * log_std.exp()
+                let width = log_std.numel();
+                let normals: Vec<f32> =
+                    (0..mean.numel()).map(|i| noise[i / width % streams].normal()).collect();
+                mean + Tensor::from_slice(&normals).view_as(mean) * log_std.exp()
             }
         }
     }
@@ -131,13 +136,13 @@ mod tests {
     #[test]
     fn samples_have_the_right_frequencies() {
         let logits = Tensor::from_slice2(&[[0.0f32, 3f32.ln()]]).expand([20_000, 2], false);
-        let sampled = Distribution::categorical(&logits).sample(&mut Stream::new(0, "sample", 0, 0));
+        let sampled = Distribution::categorical(&logits).sample(&mut [Stream::new(0, "sample", 0, 0)]);
         assert!((sampled.to_kind(Kind::Float).mean(Kind::Float).double_value(&[]) - 0.75).abs() < 0.01);
         let d = Distribution::DiagonalGaussian {
             mean: Tensor::full([20_000, 1], 3.0, (Kind::Float, tch::Device::Cpu)),
             log_std: Tensor::from_slice(&[0.5f32.ln()]),
         };
-        let sampled = d.sample(&mut Stream::new(0, "sample", 1, 0));
+        let sampled = d.sample(&mut [Stream::new(0, "sample", 1, 0)]);
         assert!((sampled.mean(Kind::Float).double_value(&[]) - 3.0).abs() < 0.02);
         assert!((sampled.std(true).double_value(&[]) - 0.5).abs() < 0.01);
     }

@@ -112,10 +112,7 @@ impl ActorCritic {
         } else {
             Some(Torso::new(&mut layout, "value", &spec.torso, &spec.observation)?)
         };
-        let outputs = match &spec.action {
-            Space::Discrete { n, .. } => *n,
-            Space::Box { .. } => spec.action.len() as i64,
-        };
+        let outputs = spec.action.features() as i64;
         let features = torso.features;
         let policy = Linear::new(&mut layout, "policy/out", features, outputs, Init::Orthogonal(0.01));
         let log_std = (spec.head() == Head::DiagonalGaussian)
@@ -128,11 +125,8 @@ impl ActorCritic {
                 "policy.normalise standardises vectors; images are scaled to [0, 1] anyway: remove it".into(),
             ));
         }
-        let features = match &spec.observation {
-            Space::Discrete { n, .. } => *n as usize,
-            Space::Box { .. } => spec.observation.len(),
-        };
-        let normaliser = spec.normalise.then(|| RunningNorm::new(features, 1e-8, Some(10.0)));
+        let observed = spec.observation.features();
+        let normaliser = spec.normalise.then(|| RunningNorm::new(observed, 1e-8, Some(10.0)));
         let parameters = Flat::new(layout, rng);
         Ok(Self { spec, parameters, normaliser, torso, value_torso, policy, log_std, value })
     }
@@ -158,8 +152,8 @@ impl ActorCritic {
         (distribution, value)
     }
 
-    /// Samples an action in each state, without gradients.
-    pub fn act(&self, observation: &Tensor, noise: &mut Stream) -> Acted {
+    /// Samples an action in each state, without gradients; `noise` as in [`Distribution::sample`].
+    pub fn act(&self, observation: &Tensor, noise: &mut [Stream]) -> Acted {
         tch::no_grad(|| {
             let (distribution, value) = self.forward(observation);
             let action = distribution.sample(noise);

@@ -153,7 +153,7 @@ impl Torso {
             TorsoKind::Icm => &[(32, 3, 2, 1); 4],
         };
         let mut convolutions = Vec::new();
-        let mut input = flat_len(space);
+        let mut input = space.features() as i64;
         if !filters.is_empty() {
             let Some(([mut channels, mut height, mut width], _)) = image_shape(space) else {
                 return Err(Error::Invalid(format!(
@@ -213,13 +213,6 @@ impl Torso {
     }
 }
 
-fn flat_len(space: &Space) -> i64 {
-    match space {
-        Space::Box { .. } => space.len() as i64,
-        Space::Discrete { n, .. } => *n,
-    }
-}
-
 fn scaled(space: &Space, x: &Tensor) -> Tensor {
     match space.dtype() {
         Dtype::U8 => x.to_kind(Kind::Float) / 255.0,
@@ -230,7 +223,7 @@ fn scaled(space: &Space, x: &Tensor) -> Tensor {
 /// Elements `[B, …]` of a space as float rows `[B, F]`: boxes flattened (bytes to `[0, 1]`), choices one-hot.
 pub fn features_of(space: &Space, x: &Tensor) -> Tensor {
     match space {
-        Space::Box { .. } => scaled(space, x).view([-1, flat_len(space)]),
+        Space::Box { .. } => scaled(space, x).view([-1, space.features() as i64]),
         Space::Discrete { n, .. } => x.view(-1).one_hot(*n).to_kind(Kind::Float),
     }
 }

@@ -124,6 +124,8 @@ impl Batch {
             ("reward", Some(&self.reward)),
             ("log_prob", self.log_prob.as_ref()),
             ("value", self.values.as_ref()),
+            ("final observation", self.ends.as_ref().map(|ends| &ends.observation)),
+            ("final value", self.ends.as_ref().map(|ends| &ends.value)),
         ];
         fields
             .into_iter()

@@ -170,9 +170,7 @@ impl Group {
             executed: Vec::new(),
             envs,
         };
-        let (seed, first) = (group.seed, group.first);
-        let seeds =
-            move |env: usize, episode: u64| Stream::seed(seed, "episode", (first + env) as u64, episode);
+        let seeds = episode_seeds(group.seed, group.first);
         group.envs.reset(&seeds, group.buffers.observation.row(0, n * observation.len()))?;
         Ok(group)
     }
@@ -185,7 +183,8 @@ impl Group {
         self.finished.clear();
         let steps = self.buffers.reward.tensor().size()[0];
         for t in 0..steps {
-            let acted = policy.act(&self.buffers.observation.tensor().get(t), &mut noise);
+            let acted =
+                policy.act(&self.buffers.observation.tensor().get(t), std::slice::from_mut(&mut noise));
             let action = match acted.action.kind() {
                 Kind::Float => Leaf::F32(slice(&acted.action)),
                 _ => Leaf::I64(slice(&acted.action)),
@@ -232,6 +231,7 @@ impl Group {
             valid: &mut buffers.valid[row],
             finals: &mut self.finals,
         };
+        let ends_before = self.finished.len();
         self.envs.step(executed, &seeds, &mut written)?;
         for env in 0..n {
             let ended = written.terminated[env] || written.truncated[env];
@@ -239,15 +239,27 @@ impl Group {
                 self.returns[env] += f64::from(written.reward[env]);
                 self.lengths[env] += 1;
             }
-            self.starts[env] = ended;
+            // The reset row of an engine that resets on the next step is not the episode's first.
+            if written.valid[env] || ended {
+                self.starts[env] = ended;
+            }
             if ended {
-                self.final_at.push((t, env));
                 self.finished.push(Finished {
                     episode_return: std::mem::take(&mut self.returns[env]),
                     length: std::mem::take(&mut self.lengths[env]),
                     terminated: written.terminated[env],
                 });
             }
+        }
+        for (env, _) in self.finals.iter().skip(ends_before) {
+            self.final_at.push((t, env));
+        }
+        if self.finals.len() != self.finished.len() {
+            return Err(Error::Invalid(format!(
+                "the environments reported {} ends of episodes but {} final observations",
+                self.finished.len(),
+                self.finals.len()
+            )));
         }
         Ok(())
     }

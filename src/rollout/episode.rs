@@ -1,11 +1,14 @@
 //! Whole episodes: evaluation, demonstrations, random baselines. Never part of training: own environments, own
 //! seeds, no statistics updated.
 
-use crate::Result;
 use crate::nn::ActorCritic;
 use crate::random::Stream;
+use crate::{Error, Result};
 use imago_envs::{Finals, Leaf, LeafBuf, Row, Space, VecEnv};
 use tch::{Kind, Tensor};
+
+/// An evaluation must come back: episodes of more steps than this are taken for endless.
+const LONGEST: usize = 1_000_000;
 
 /// Who acts.
 #[derive(Debug)]
@@ -59,10 +62,10 @@ pub(crate) fn clip_to_space(space: &Space, actions: &mut [f32]) {
 }
 
 /// Uniform over `space`; standard normal in directions without bounds.
-fn random_actions(space: &Space, count: usize, rng: &mut Stream) -> LeafBuf {
+fn random_actions(space: &Space, noise: &mut [Stream]) -> LeafBuf {
     match space {
         Space::Discrete { n, .. } => {
-            LeafBuf::I64((0..count).map(|_| rng.below(*n as usize) as i64).collect())
+            LeafBuf::I64(noise.iter_mut().map(|rng| rng.below(*n as usize) as i64).collect())
         }
         Space::Box { low, high, .. } => {
             let one = |rng: &mut Stream| -> Vec<f32> {
@@ -74,7 +77,7 @@ fn random_actions(space: &Space, count: usize, rng: &mut Stream) -> LeafBuf {
                     })
                     .collect()
             };
-            LeafBuf::F32((0..count).flat_map(|_| one(rng)).collect())
+            LeafBuf::F32(noise.iter_mut().flat_map(one).collect())
         }
     }
 }
@@ -99,11 +102,12 @@ fn observation_tensor(buffer: &LeafBuf, space: &Space, envs: usize) -> Tensor {
     flat.view(&shape[..])
 }
 
-/// Runs `count` episodes in `envs`, the `i`-th seeded by `(seed, purpose, i)` alone, so that the same episodes
-/// come out for any number of environments and short ones are not over-represented. In order of `i`.
+/// Runs `count` episodes in `envs`, the environment and the action noise of the `i`-th seeded by `(seed, purpose,
+/// i)` alone, so that the same episodes come out for any number of environments and short ones are not
+/// over-represented. In order of `i`.
 ///
 /// # Errors
-/// Whatever the environment reports.
+/// Whatever the environment reports; an episode that does not end.
 pub fn run_episodes(
     envs: &mut dyn VecEnv,
     actor: &Actor,
@@ -117,7 +121,8 @@ pub fn run_episodes(
     let seeds = |env: usize, episode: u64| Stream::seed(seed, purpose, episode * n as u64 + env as u64, 0);
     let mut observation = LeafBuf::zeros(&space, n);
     envs.reset(&seeds, observation.leaf_mut())?;
-    let mut noise = Stream::new(seed, "evaluation actions", 0, 0);
+    let noise_of = |env: usize, round: u64| Stream::new(seed, purpose, round * n as u64 + env as u64, 1);
+    let mut noise: Vec<Stream> = (0..n).map(|env| noise_of(env, 0)).collect();
     let (mut reward, mut valid) = (vec![0.0; n], vec![true; n]);
     let (mut terminated, mut truncated) = (vec![false; n], vec![false; n]);
     let mut finals = Finals::default();
@@ -136,7 +141,7 @@ pub fn run_episodes(
     let mut missing = count;
     while missing > 0 {
         let mut action = match actor {
-            Actor::Random => random_actions(&action_space, n, &mut noise),
+            Actor::Random => random_actions(&action_space, &mut noise),
             Actor::Policy { policy, deterministic } => {
                 let seen = observation_tensor(&observation, &space, n);
                 let action = match deterministic {
@@ -169,6 +174,12 @@ pub fn run_episodes(
             if valid[env] {
                 current[env].episode_return += f64::from(reward[env]);
                 current[env].length += 1;
+                if current[env].length >= LONGEST {
+                    return Err(Error::Invalid(format!(
+                        "an episode did not end within {LONGEST} steps; give the environment a limit with \
+                         env.time_limit"
+                    )));
+                }
                 if let Some(record) = &mut current[env].record {
                     record.rewards.push(reward[env]);
                 }
@@ -176,6 +187,7 @@ pub fn run_episodes(
         }
         for (env, last) in finals.iter() {
             round[env] += 1;
+            noise[env] = noise_of(env, round[env]);
             let mut episode = std::mem::replace(&mut current[env], begin(env, round[env]));
             episode.terminated = terminated[env];
             if let Some(record) = &mut episode.record {

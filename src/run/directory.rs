@@ -29,19 +29,22 @@ pub struct Directory {
 impl Directory {
     /// A directory for a new run. It must be empty or not exist yet.
     pub fn create(path: &Path) -> Result<Self> {
-        let taken = || {
-            Error::bad_file(
-                path,
-                "it exists and is not empty; choose another --run-dir, or --resume to go on with it",
-            )
-        };
-        if path.exists() && (!path.is_dir() || !is_vacant(path)?) {
-            return Err(taken());
-        }
+        Directory::check_vacant(path)?;
         fs::create_dir_all(path).map_err(|e| not_writable(path, &e))?;
         let this = Directory { path: path.to_path_buf(), _lock: lock(path)? };
         // Another process may have come and gone between the look and the lock.
-        if is_vacant(path)? { Ok(this) } else { Err(taken()) }
+        Directory::check_vacant(path).map(|()| this)
+    }
+
+    /// Refuses a place that [`Directory::create`] would refuse, as far as that can be known without writing.
+    pub fn check_vacant(path: &Path) -> Result<()> {
+        if path.exists() && (!path.is_dir() || !is_vacant(path)?) {
+            return Err(Error::bad_file(
+                path,
+                "it exists and is not empty; choose another --run-dir, or --resume to go on with it",
+            ));
+        }
+        Ok(())
     }
 
     /// A directory for a new run in `runs`, called `NAME-SEED-YYYYMMDD-HHMMSS` (UTC).
@@ -72,9 +75,9 @@ impl Directory {
         Ok(Directory { path: path.to_path_buf(), _lock: lock(path)? })
     }
 
-    /// Whether there is a run in the directory `path`.
+    /// Whether there is a run in the directory `path`: not just any folder with a file of that name in it.
     pub fn holds_run(path: &Path) -> bool {
-        path.join(RECIPE).is_file()
+        path.join(RECIPE).is_file() && (path.join(LOCK).is_file() || path.join("checkpoints").is_dir())
     }
 
     /// Where it is.

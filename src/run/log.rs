@@ -25,6 +25,8 @@ const RETRY: Duration = Duration::from_secs(30);
 /// Writing never fails the run: a full disk is warned about once, what cannot be written is
 /// dropped, and writing is tried again later.
 pub struct Log {
+    /// Before every name: see [`Log::scope`].
+    prefix: String,
     scalars: BTreeMap<String, Mean>,
     histograms: BTreeMap<String, Vec<f64>>,
     texts: BTreeMap<String, String>,
@@ -57,6 +59,7 @@ impl Log {
     /// A log that only collects; for evaluations, measurements and tests.
     pub fn in_memory() -> Self {
         Log {
+            prefix: String::new(),
             scalars: BTreeMap::new(),
             histograms: BTreeMap::new(),
             texts: BTreeMap::new(),
@@ -68,29 +71,40 @@ impl Log {
         }
     }
 
+    /// What `f` logs goes under `name/…`, so that two of a kind do not write into each other's curves.
+    pub fn scope<R>(&mut self, name: &str, f: impl FnOnce(&mut Log) -> R) -> R {
+        let outer = self.prefix.len();
+        self.prefix += name;
+        self.prefix.push('/');
+        let result = f(self);
+        self.prefix.truncate(outer);
+        result
+    }
+
+    fn full(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
     /// A number. Several under one name within an interval are averaged.
     pub fn scalar(&mut self, name: &str, x: f64) {
-        let mean = match self.scalars.get_mut(name) {
-            Some(mean) => mean,
-            None => self.scalars.entry(name.to_string()).or_default(),
-        };
+        let mean = self.scalars.entry(self.full(name)).or_default();
         mean.sum += x;
         mean.count += 1;
     }
 
     /// A distribution. The last one of an interval is written.
     pub fn histogram(&mut self, name: &str, values: Vec<f64>) {
-        self.histograms.insert(name.to_string(), values);
+        self.histograms.insert(self.full(name), values);
     }
 
     /// A text in Markdown. The last one of an interval is written.
     pub fn text(&mut self, name: &str, markdown: &str) {
-        self.texts.insert(name.to_string(), markdown.to_string());
+        self.texts.insert(self.full(name), markdown.to_string());
     }
 
     /// An image from encoded bytes (PNG, GIF). The last one of an interval is written.
     pub fn image(&mut self, name: &str, width: u32, height: u32, encoded: Vec<u8>) {
-        self.images.insert(name.to_string(), (width, height, encoded));
+        self.images.insert(self.full(name), (width, height, encoded));
     }
 
     /// An episode of training that has ended.

@@ -109,6 +109,10 @@ pub fn drive(train: &mut dyn Train, session: &Session) -> Result<Outcome> {
     let mut run = Run::begin(train, session)?;
     match run.train(train) {
         Err(Error::NonFinite { what, batch }) => Err(run.fail(train.step(), what, batch.into_inner())),
+        Err(error) => {
+            run.progress.finish();
+            Err(error)
+        }
         outcome => outcome,
     }
 }
@@ -265,14 +269,14 @@ impl<'a> Run<'a> {
         Ok(Outcome::Finished(summary))
     }
 
-    /// Whether it was better than all before.
+    /// Whether none was better before. Of equal ones the latest counts: it has learnt longest.
     fn evaluate(&mut self, train: &mut dyn Train) -> Result<bool> {
         let step = train.step();
         let score = train.evaluate(&mut self.log)?;
         self.evaluation = Some((step, score));
         let Some(score) = score else { return Ok(false) };
-        self.log.scalar("eval/score", score);
-        let improved = score.is_finite() && self.best.is_none_or(|best| score > best.score);
+        self.log.scalar("evaluation/score", score);
+        let improved = score.is_finite() && self.best.is_none_or(|best| score >= best.score);
         if improved {
             self.best = Some(Best { step, score });
         }

@@ -27,8 +27,9 @@ const GAIL_SEEDS: u64 = 3;
 #[derive(Args)]
 pub struct Arguments {
     /// Where to put its runs. A second call goes on there, or only prints the table.
-    #[arg(long, default_value = "runs/demo", value_name = "DIR")]
-    to: PathBuf,
+    /// Default: runs/demo, or runs/demo-smoke.
+    #[arg(long, value_name = "DIR")]
+    to: Option<PathBuf>,
     /// Train for a few hundred steps only: shows that everything works, not what is learnt.
     #[arg(long)]
     smoke: bool,
@@ -146,7 +147,8 @@ fn table(rows: &[Row]) -> String {
 pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome {
     tch::set_num_threads(1);
     let begun = Instant::now();
-    let folder = &arguments.to;
+    let default = if arguments.smoke { "runs/demo-smoke" } else { "runs/demo" };
+    let folder = arguments.to.as_deref().unwrap_or(Path::new(default));
     if folder.exists() && !folder.is_dir() {
         return Err(anyhow!("{} is a file; choose another --to", folder.display()).into());
     }
@@ -222,7 +224,7 @@ fn story(program: &Program, folder: &Path, smoke: bool, shared: &Shared, begun: 
             means: (0..GAIL_SEEDS)
                 .map(|seed| measure(program, &expert, "best", seed))
                 .collect::<Result<_>>()?,
-            note: " (PPO, true reward)".into(),
+            note: " (PPO, true reward), one run evaluated 3 times".into(),
         },
     ];
     let text = table(&rows);

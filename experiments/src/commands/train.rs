@@ -2,13 +2,14 @@
 
 use crate::assemble;
 use crate::catalogue;
-use crate::problem::{Done, Outcome, Problem, failed};
+use crate::problem::{Done, Outcome, failed};
 use crate::program::{Program, Shared};
 use crate::recipe::Recipe;
 use crate::runs::RUNS;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
-use imago::run::{Directory, Outcome as RunOutcome, Schedule, Session, Stop, Which, drive};
+use imago::Error;
+use imago::run::{Checkpoints, Directory, Outcome as RunOutcome, Schedule, Session, Stop, Which, drive};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
@@ -51,23 +52,33 @@ struct Source {
     text: String,
     directory: PathBuf,
     stem: String,
+    /// The checkpoint to go on from, if the recipe is a run.
+    run: Option<Which>,
 }
 
 fn find(recipe: &str) -> Result<Source> {
     let path = Path::new(recipe);
-    let run = Directory::resolve(Path::new(RUNS), recipe).ok().map(|(path, _)| path);
-    if let Some(run) = run.filter(|run| Directory::holds_run(run)) {
+    let run = Directory::resolve(Path::new(RUNS), recipe);
+    if recipe.contains('@') && !path.exists() {
+        // Only runs are called so: the reason why this one is not found is the one to tell.
+        if let Err(error) = run {
+            return Err(error.into());
+        }
+    }
+    if let Some((run, which)) = run.ok().filter(|(run, _)| Directory::holds_run(run)) {
         let file = run.join("recipe.toml");
         let text =
             std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
         let stem = run.file_name().map_or("run".into(), |name| name.to_string_lossy().into_owned());
-        return Ok(Source { name: file.display().to_string(), text, directory: run, stem });
+        let which = Some(which.unwrap_or(Which::Latest));
+        return Ok(Source { name: file.display().to_string(), text, directory: run, stem, run: which });
     }
     if path.is_file() || recipe.ends_with(".toml") {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read recipe {recipe}"))?;
-        let directory = path.parent().unwrap_or(Path::new("")).into();
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = directory.unwrap_or(Path::new(".")).into();
         let stem = path.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned());
-        return Ok(Source { name: recipe.into(), text, directory, stem });
+        return Ok(Source { name: recipe.into(), text, directory, stem, run: None });
     }
     let text = catalogue::recipe(recipe)?.to_string();
     Ok(Source {
@@ -75,6 +86,7 @@ fn find(recipe: &str) -> Result<Source> {
         text,
         directory: PathBuf::new(),
         stem: recipe.replace('/', "-"),
+        run: None,
     })
 }
 
@@ -139,10 +151,8 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
     let source = find(&arguments.recipe)?;
     let mut directory = arguments.run_dir.clone();
     if arguments.resume && directory.is_none() {
-        if !Directory::holds_run(&source.directory) {
-            return Err(
-                anyhow::anyhow!("--resume needs --run-dir DIR, or a run in place of the recipe").into()
-            );
+        if source.run.is_none() {
+            return Err(anyhow!("--resume needs --run-dir DIR, or a run in place of the recipe").into());
         }
         directory = Some(source.directory.clone());
     }
@@ -165,12 +175,16 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
         if shared.threads.is_none() && !shared.sets.iter().any(|set| set.starts_with("run.workers")) {
             asked.run.workers = stored_recipe.run.workers;
         }
-        check_same(&stored, &asked.to_toml()?, path)?;
+        // Read and written again: a key that this version added has its default in both.
+        check_same(&stored_recipe.to_toml()?, &asked.to_toml()?, path)?;
         recipe = asked;
     }
     let mut trainee = assemble::trainee(program, &mut recipe)?;
     let text = recipe.to_toml()?;
     if arguments.dry_run {
+        if let (None, Some(path)) = (&existing, &directory) {
+            Directory::check_vacant(path)?;
+        }
         print!("{text}");
         return Ok(Done::Finished);
     }
@@ -180,6 +194,14 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
         (None, None) => Directory::create_named(Path::new(RUNS), &source.stem, recipe.run.seed)?,
     };
     directory.write_recipe(&text)?;
+    let resume = existing.as_ref().map(|_| source.run.unwrap_or(Which::Latest));
+    if let Some(which) = resume {
+        // A damaged checkpoint is bad input; whatever fails from here on is not.
+        let checkpoints = Checkpoints::open(directory.path())?;
+        if checkpoints.latest().is_some() {
+            checkpoints.load(which)?;
+        }
+    }
     let schedule = Schedule {
         total_steps: recipe.run.total_steps,
         stop_at: arguments.stop_at,
@@ -193,7 +215,7 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
         directory: &directory,
         schedule: &schedule,
         stop: &stop,
-        resume: existing.is_some().then_some(Which::Latest),
+        resume,
         quiet: shared.quiet,
         hyperparameters: &flat(&text)?,
     };
@@ -206,9 +228,15 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
             // A run that stopped where --stop-at asked has done what it was told.
             Ok(if stop.requested() && outcome.is_stopped() { Done::Stopped } else { Done::Finished })
         }
-        // A damaged checkpoint is the user's to mend; everything else failed on the way.
-        Err(error) if error.bad_input() && existing.is_some() => Err(Problem::Input(error.into())),
-        Err(error) => Err(failed(error)),
+        Err(error @ Error::Diverged { .. }) => Err(failed(error)),
+        Err(error) => {
+            let latest =
+                Checkpoints::open(directory.path()).ok().and_then(|checkpoints| checkpoints.latest());
+            let way = latest.map_or(String::new(), |step| {
+                format!("; go on from step {step} with: imago train {} --resume", directory.path().display())
+            });
+            Err(failed(anyhow!("{error}{way}")))
+        }
     }
 }
 

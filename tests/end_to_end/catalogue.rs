@@ -1,0 +1,109 @@
+//! Help, lists, dry runs, and the demo.
+
+use crate::program::Place;
+use std::time::Instant;
+
+const RECIPES: [&str; 4] = ["bc/cartpole", "gail/cartpole", "ppo/cartpole", "ppo/pendulum"];
+
+#[test]
+fn help_tells_every_command_and_exit_code() {
+    let place = Place::new();
+    let help = place.ok("--help").stdout;
+    for word in
+        ["train", "eval", "record", "demos", "recipes", "envs", "demo", "--set", "--json", "Exit codes: 0"]
+    {
+        assert!(help.contains(word), "{word} is missing in {help}");
+    }
+    for command in ["train", "eval", "record", "demos", "demos subsample", "recipes", "envs", "demo"] {
+        assert!(place.ok(&format!("{command} --help")).stdout.contains("Usage: imago"), "{command}");
+    }
+    assert!(place.ok("--version").stdout.starts_with("imago 0."));
+}
+
+#[test]
+fn recipes_are_listed_shown_and_copied() {
+    let place = Place::new();
+    let listed = place.ok("recipes list").stdout;
+    assert_eq!(place.ok("recipes").stdout, listed, "a bare noun lists");
+    let names: Vec<&str> = listed.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
+    assert_eq!(names, RECIPES);
+    let json = place.ok("recipes list --json").json();
+    assert_eq!(json.as_array().unwrap().len(), RECIPES.len());
+    for name in RECIPES {
+        let shown = place.ok(&format!("recipes show {name}")).stdout;
+        let says = |words: &[&str]| words.iter().any(|word| shown.to_lowercase().contains(word));
+        // A recipe says where it is from and what to expect of it.
+        assert!(says(&["paper:", "ho & ermon"]) && says(&["expected:"]) && says(&["format = 1"]), "{shown}");
+        place.ok(&format!("recipes copy {name}"));
+        assert_eq!(place.read(&format!("{}.toml", name.replace('/', "-"))), shown);
+    }
+    place.ok("recipes copy ppo/cartpole --to mine.toml");
+    let short = "--set run.total_steps=2048 --quiet";
+    place.ok(&format!("train mine.toml {short} --run-dir copied"));
+    place.ok(&format!("train ppo/cartpole {short} --run-dir builtin"));
+    place.assert_same("copied", "builtin", 2048);
+}
+
+#[test]
+fn environments_are_listed() {
+    let place = Place::new();
+    let listed = place.ok("envs list").stdout;
+    assert_eq!(place.ok("envs").stdout, listed, "a bare noun lists");
+    for id in ["CartPole-v1", "Pendulum-v1", "seals/CartPole-v0", "gym:ID"] {
+        assert!(listed.lines().any(|line| line.starts_with(id)), "{id} is missing in {listed}");
+    }
+    for env in place.ok("envs list --json").json().as_array().unwrap() {
+        let id = env["id"].as_str().unwrap();
+        place.ok(&format!("record --policy random --env {id} --episodes 1 --to x.demos --force"));
+    }
+}
+
+#[test]
+fn dry_runs_check_everything_and_write_nothing() {
+    let place = Place::new();
+    for name in RECIPES {
+        let resolved = place.ok(&format!("train {name} --dry-run --threads 1")).stdout;
+        assert!(resolved.contains("total_steps") && resolved.contains("workers = 1"), "{resolved}");
+        assert!(place.listing().is_empty(), "{name} wrote {:?}", place.listing().keys());
+        // What it prints is a recipe that resolves to itself.
+        let elsewhere = Place::new();
+        elsewhere.write("resolved.toml", &resolved);
+        assert_eq!(elsewhere.ok("train resolved.toml --dry-run").stdout, resolved, "{name}");
+    }
+    place.refuses("train gail/cartpole --dry-run --demos none.demos", &["none.demos"]);
+    place.refuses("train ppo/cartpole --dry-run --set env.id=Nope", &["Nope"]);
+}
+
+#[test]
+fn the_demo_runs_through_and_is_done_once() {
+    let place = Place::new();
+    let begun = Instant::now();
+    let first = place.ok("demo --smoke --to story");
+    let whole = begun.elapsed();
+    let table = place.read("story/table.md");
+    for row in [
+        "| random | 10 |",
+        "| behaviour cloning, 25 pairs | 10 |",
+        "| GAIL, 25 pairs | 3 |",
+        "| expert (PPO, true reward) | 3 |",
+    ] {
+        assert!(table.contains(row), "{row} is missing in {table}");
+    }
+    assert!(first.stdout.contains(&table), "{first:#?}");
+    let picture = place.read("story/curves.svg");
+    assert!(picture.starts_with("<svg") && picture.contains("GAIL, seed 2") && picture.contains("polyline"));
+    assert!(picture.trim_end().ends_with("</svg>"));
+    for run in ["expert", "gail-0", "gail-2", "bc-9"] {
+        assert_eq!(place.summary(&format!("story/{run}"))["finished"], true, "{run}");
+    }
+
+    let begun = Instant::now();
+    let second = place.ok("demo --smoke --to story --json");
+    assert!(begun.elapsed() < whole, "the second call took {:?}, the first {whole:?}", begun.elapsed());
+    assert_eq!(place.read("story/table.md"), table);
+    assert_eq!(place.read("story/curves.svg"), picture);
+    let rows = second.json()["rows"].as_array().unwrap().len();
+    assert_eq!(rows, 4);
+    place.write("file", "");
+    place.refuses("demo --smoke --to file", &["file", "--to"]);
+}
