@@ -103,5 +103,6 @@ pub fn fresh_episodes(
 /// (return − random) / (expert − random): 0 for a random policy, 1 for the expert.
 pub fn scaled(value: f64, random: f64, expert: f64) -> Option<f64> {
     let range = expert - random;
-    (range.abs() > 1e-9).then(|| (value - random) / range)
+    // + 0: no minus before a score of zero.
+    (range.abs() > 1e-9).then(|| (value - random) / range + 0.0)
 }

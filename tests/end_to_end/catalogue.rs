@@ -85,7 +85,7 @@ fn the_demo_runs_through_and_is_done_once() {
         "| random | 10 |",
         "| behaviour cloning, 25 pairs | 10 |",
         "| GAIL, 25 pairs | 3 |",
-        "| expert (PPO, true reward) | 3 |",
+        "| expert (PPO, true reward), one run evaluated 3 times | 3 |",
     ] {
         assert!(table.contains(row), "{row} is missing in {table}");
     }
