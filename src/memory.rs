@@ -15,7 +15,7 @@ pub fn slice<T: Element>(tensor: &Tensor) -> &[T] {
     unsafe { std::slice::from_raw_parts(tensor.data_ptr() as *const T, tensor.numel()) }
 }
 
-/// As [`slice`], to write to.
+/// As [`slice()`], to write to.
 pub fn slice_mut<T: Element>(tensor: &mut Tensor) -> &mut [T] {
     check::<T>(tensor);
     if tensor.numel() == 0 {

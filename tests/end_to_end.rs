@@ -12,6 +12,8 @@ mod divergence;
 mod gymnasium;
 #[path = "end_to_end/program.rs"]
 mod program;
+#[path = "end_to_end/readme.rs"]
+mod readme;
 #[path = "end_to_end/resume.rs"]
 mod resume;
 #[path = "end_to_end/round_trip.rs"]
