@@ -145,9 +145,8 @@ impl Train for Bc {
         self.policy.parameters.backward(&loss)?;
         let norm = self.policy.parameters.gradient_norm();
         if !norm.is_finite() {
-            let what = self.policy.parameters.first_non_finite().unwrap_or("the loss".into());
             let batch = vec![("observation".into(), observation), ("action".into(), action)];
-            return Err(Error::non_finite(format!("cloned policy: {what}"), batch));
+            return Err(self.policy.parameters.diverged("cloned policy", batch));
         }
         self.adam.update(&mut self.policy.parameters, self.config.learning_rate);
         self.step += 1;

@@ -399,9 +399,8 @@ impl Gail {
         discriminator.flat.backward(&total)?;
         let norm = discriminator.flat.gradient_norm();
         if !norm.is_finite() {
-            let what = discriminator.flat.first_non_finite().unwrap_or("the loss".into());
             let batch = vec![("expert".into(), real.detach()), ("policy".into(), generated.detach())];
-            return Err(Error::non_finite(format!("GAIL: {what}"), batch));
+            return Err(discriminator.flat.diverged("GAIL", batch));
         }
         discriminator.adam.update(&mut discriminator.flat, self.config.learning_rate);
         let mean = |x: &Tensor| x.mean(Kind::Float).double_value(&[]);

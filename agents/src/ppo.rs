@@ -247,8 +247,7 @@ impl Ppo {
                 self.policy.parameters.backward(&loss)?;
                 let norm = self.policy.parameters.clip_gradient(config.max_gradient_norm);
                 if !norm.is_finite() {
-                    let what = self.policy.parameters.first_non_finite().unwrap_or("the loss".into());
-                    return Err(Error::non_finite(format!("policy: {what}"), minibatch.tensors()));
+                    return Err(self.policy.parameters.diverged("policy", minibatch.tensors()));
                 }
                 self.adam.update(&mut self.policy.parameters, learning_rate);
                 let clipped = (log_ratio.detach().exp() - 1.0).abs().gt(config.clip);
@@ -265,8 +264,8 @@ impl Ppo {
         }
         log.scalar("policy/learning_rate", learning_rate);
         log.scalar("value/explained_variance", explained_variance(&rows.value, &rows.returns));
-        if let Some(what) = self.policy.parameters.first_non_finite() {
-            return Err(Error::non_finite(format!("policy: {what}"), rows.tensors()));
+        if !self.policy.parameters.is_finite() {
+            return Err(self.policy.parameters.diverged("policy", rows.tensors()));
         }
         Ok(())
     }

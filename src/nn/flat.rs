@@ -142,17 +142,35 @@ impl Flat {
         norm
     }
 
-    /// The first parameter whose gradient, or else whose value, holds a NaN or an infinity.
-    pub fn first_non_finite(&self) -> Option<String> {
-        let bad = |buffer: &Tensor| {
-            let values = slice::<f32>(buffer);
-            self.layout
-                .iter()
-                .find(|slot| values[slot.offset..slot.offset + slot.len()].iter().any(|x| !x.is_finite()))
+    /// The first parameter whose gradient, or else whose value, holds a NaN or an infinity: its name and values.
+    fn first_non_finite(&self) -> Option<(String, Tensor)> {
+        let bad = |views: &[Tensor]| {
+            views.iter().position(|view| slice::<f32>(&view.detach()).iter().any(|x| !x.is_finite()))
         };
-        bad(&self.gradient)
-            .map(|slot| format!("gradient of {}", slot.name))
-            .or_else(|| bad(&self.weights).map(|slot| slot.name.clone()))
+        let gradient = bad(&self.gradients)
+            .map(|i| (format!("gradient of {}", self.layout[i].name), self.gradients[i].copy()));
+        gradient.or_else(|| {
+            bad(&self.parameters).map(|i| (self.layout[i].name.clone(), self.parameters[i].detach().copy()))
+        })
+    }
+
+    /// Whether every parameter and every gradient is a finite number.
+    pub fn is_finite(&self) -> bool {
+        self.first_non_finite().is_none()
+    }
+
+    /// What a learner reports when a gradient or a parameter of `network` is not finite: which one, with
+    /// everything needed to see why: the `batch` it came from, the bad tensor itself, and all weights.
+    pub fn diverged(&self, network: &str, mut batch: Vec<(String, Tensor)>) -> Error {
+        let what = match self.first_non_finite() {
+            Some((name, tensor)) => {
+                batch.push((name.clone(), tensor));
+                name
+            }
+            None => "the loss".into(),
+        };
+        batch.push((format!("{network}/weights"), self.weights.copy()));
+        Error::non_finite(format!("{network}: {what}"), batch)
     }
 
     /// Saves or restores the parameters.

@@ -388,7 +388,8 @@ impl<'a> Run<'a> {
         let last_good = self.checkpoints.latest().map(|good| {
             format!(
                 "the last good checkpoint is of step {good}: `imago train {} --resume` goes on from it, \
-                 with other settings (--set learner.learning_rate=…) or the same will happen again",
+                 exactly as before and so into the same failure: begin a new run with other settings, a \
+                 lower learning rate first",
                 folder.display()
             )
         });

@@ -37,7 +37,7 @@ impl Output {
     #[track_caller]
     pub fn exits(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{self:#?}");
-        assert!(!self.stderr.contains("panicked"), "{self:#?}");
+        assert!(!self.stderr.contains("panicked") && !self.stderr.contains("a panic:"), "{self:#?}");
         self
     }
 

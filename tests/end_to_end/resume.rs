@@ -51,6 +51,22 @@ fn stopping_leaves_no_trace_in_the_metrics() {
 }
 
 #[test]
+fn a_run_goes_on_from_the_checkpoint_that_is_named() {
+    let place = Place::new();
+    let train =
+        format!("train gail/cartpole {SMALL} --set run.total_steps=1024 --set run.checkpoint_every=128");
+    place.ok(&format!("{train} --set run.keep_checkpoints=9 --run-dir whole"));
+    place.ok(&format!("{train} --set run.keep_checkpoints=9 --run-dir a"));
+    // What came after it is forgotten.
+    place.ok("train a@256 --resume --quiet --stop-at 512");
+    assert_eq!(place.steps("a"), [0, 128, 256, 384, 512]);
+    assert_eq!(place.metrics("a").last().unwrap()["step"], 512);
+    place.ok("train a --resume --quiet");
+    place.assert_same("whole", "a", 1024);
+    place.refuses("train a@999 --resume --quiet", &["no checkpoint of step 999"]);
+}
+
+#[test]
 fn resume_begins_what_is_not_there() {
     let place = Place::new();
     let queue = format!("train ppo/cartpole {SMALL} --set run.total_steps=512 --run-dir a --resume");

@@ -138,6 +138,9 @@ fn demonstrations_make_the_round() {
     assert!((of("scaled_score") - scaled).abs() < 1e-9, "{report}");
     // The recipe takes one episode: that one is the expert.
     assert_eq!(report["expert_return"], episodes[0]["episode_return"]);
+    // Who imitates does not know the true reward, so nothing is chosen by it.
+    assert_eq!(of("checkpoint"), 4096.0);
+    place.refuses("eval gail@best", &["gail", "@latest"]);
     let summary = place.summary("gail");
     assert!(summary["verdict"]["gail"].as_str().unwrap().contains("discriminator is"), "{summary}");
     assert_eq!(summary["signals"]["gail"]["termination_bias"], "none");

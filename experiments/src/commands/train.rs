@@ -193,7 +193,6 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
         (None, Some(path)) => Directory::create(path)?,
         (None, None) => Directory::create_named(Path::new(RUNS), &source.stem, recipe.run.seed)?,
     };
-    directory.write_recipe(&text)?;
     let resume = existing.as_ref().map(|_| source.run.unwrap_or(Which::Latest));
     if let Some(which) = resume {
         // A damaged checkpoint is bad input; whatever fails from here on is not.
@@ -202,6 +201,7 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
             checkpoints.load(which)?;
         }
     }
+    directory.write_recipe(&text)?;
     let schedule = Schedule {
         total_steps: recipe.run.total_steps,
         stop_at: arguments.stop_at,
