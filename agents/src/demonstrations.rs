@@ -1,10 +1,11 @@
 //! Demonstrations: whole episodes of an expert, or every k-th pair of them, with where they came from.
 
+use crate::mean_std;
 use imago::memory::slice;
-use imago::rollout::Episode;
+use imago::rollout::{Episode, leaf_tensor};
 use imago::run::tensor_file;
 use imago::{Error, Result, Stream};
-use imago_envs::{Dtype, EnvSpec, LeafBuf, Space};
+use imago_envs::{Dtype, EnvSpec, Space};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -83,16 +84,6 @@ struct Header {
     episodes: Vec<DemoEpisode>,
 }
 
-fn tensor_of(buffer: &LeafBuf, space: &Space) -> Tensor {
-    let flat = match buffer {
-        LeafBuf::F32(values) => Tensor::from_slice(values),
-        LeafBuf::U8(values) => Tensor::from_slice(values),
-        LeafBuf::I64(values) => Tensor::from_slice(values),
-    };
-    let shape: Vec<i64> = std::iter::once(-1).chain(space.shape().iter().map(|&d| d as i64)).collect();
-    flat.view(&shape[..])
-}
-
 impl Demonstrations {
     /// From recorded episodes.
     ///
@@ -111,11 +102,11 @@ impl Demonstrations {
                 .record
                 .as_ref()
                 .ok_or_else(|| Error::Invalid("an episode was run without being recorded".into()))?;
-            let seen = tensor_of(&record.observations, observation);
+            let seen = leaf_tensor(&record.observations, observation);
             let length = episode.length as i64;
             observations.push(seen.narrow(0, 0, length));
             finals.push(seen.narrow(0, length, 1));
-            actions.push(tensor_of(&record.actions, action));
+            actions.push(leaf_tensor(&record.actions, action));
             rewards.push(Tensor::from_slice(&record.rewards));
             steps.push(Tensor::arange(length, (Kind::Int64, tch::Device::Cpu)));
             episodes.push(DemoEpisode {
@@ -123,7 +114,7 @@ impl Demonstrations {
                 episode_return: episode.episode_return,
                 length: episode.length,
                 terminated: episode.terminated,
-                truncated: !episode.terminated,
+                truncated: episode.truncated,
                 pairs: episode.length,
             });
         }
@@ -175,10 +166,7 @@ impl Demonstrations {
 
     /// Mean and population standard deviation of the episodes' returns.
     pub fn return_mean_std(&self) -> (f64, f64) {
-        let count = self.episodes.len().max(1) as f64;
-        let mean = self.episodes.iter().map(|e| e.episode_return).sum::<f64>() / count;
-        let squares: f64 = self.episodes.iter().map(|e| (e.episode_return - mean).powi(2)).sum();
-        (mean, (squares / count).sqrt())
+        mean_std(&self.episodes.iter().map(|episode| episode.episode_return).collect::<Vec<_>>())
     }
 
     /// The chosen episodes, whole or sub-sampled by the paper's rule: each keeps every `stride`-th pair from an
@@ -365,6 +353,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use imago::rollout::Record;
+    use imago_envs::LeafBuf;
 
     fn recorded(lengths: &[usize]) -> Demonstrations {
         let (observation, action) = (Space::floats(&[2], -100.0, 100.0), Space::discrete(3));
@@ -376,6 +365,7 @@ mod tests {
                 episode_return: length as f64,
                 length,
                 terminated: i % 2 == 0,
+                truncated: i % 2 == 1,
                 record: Some(Record {
                     observations: LeafBuf::F32((0..=length).flat_map(|t| [i as f32, t as f32]).collect()),
                     actions: LeafBuf::I64((0..length).map(|t| (t % 3) as i64).collect()),

@@ -1,10 +1,10 @@
 //! Stepping native environments allocates nothing, ends included.
 #![allow(clippy::unwrap_used)]
 
-mod common;
+mod single;
 
-use common::{Rows, seeds, spec};
 use imago_envs::{Leaf, Registry};
+use single::{Rows, seeds, spec};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 

@@ -1,9 +1,8 @@
 //! Native environments beside the Python ones: same states, same actions, same results.
 #![allow(clippy::unwrap_used)]
 
-mod common;
+mod single;
 
-use common::{Single, spec};
 use imago_envs::{
     CartPole, Env, Gymnasium, Leaf, LeafBuf, Pendulum, Registry, SealsCartPole, Step, TimeLimit,
 };
@@ -11,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use single::{Single, spec};
 
 /// A Python environment that shows its state.
 struct Reference(Py<PyAny>);

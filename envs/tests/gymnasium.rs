@@ -1,12 +1,12 @@
 //! The Gymnasium adapter beside Python itself, and with environments that behave in every way.
 #![allow(clippy::unwrap_used)]
 
-mod common;
+mod single;
 
-use common::{Rows, Single, seeds, spec};
 use imago_envs::{Dtype, Env, EnvSpec, Gymnasium, Leaf, LeafBuf, Registry, Space, Step};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use single::{Rows, Single, seeds, spec};
 use std::ffi::CString;
 use std::sync::Once;
 

@@ -1,7 +1,7 @@
 //! Python as a guest: whose signals, whose environment variables, and what is said when Gymnasium is missing.
 #![allow(clippy::unwrap_used)]
 
-mod common;
+mod single;
 
 use imago_envs::{EnvSpec, Gymnasium};
 use pyo3::prelude::*;

@@ -1,10 +1,10 @@
 //! Environments by name, and what is said about wrong names and arguments.
 #![allow(clippy::unwrap_used)]
 
-mod common;
+mod single;
 
-use common::{Rows, seeds, spec};
 use imago_envs::{CartPole, Leaf, Registry};
+use single::{Rows, seeds, spec};
 
 fn refusal(id: &str, args: &str, time_limit: Option<u32>) -> String {
     let registry = Registry::builtin();

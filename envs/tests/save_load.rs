@@ -1,15 +1,15 @@
 //! A saved moment comes back to the bit.
 #![allow(clippy::unwrap_used)]
 
-mod common;
+mod single;
 
-use common::{Rows, Single, seeds, spec};
 use imago_envs::{
     CartPole, Each, Env, Error, Leaf, LeafBuf, LeafMut, Pendulum, Registry, Result, SealsCartPole, Space,
     Step, TimeLimit, VecEnv,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use single::{Rows, Single, seeds, spec};
 
 fn actions(space: &Space, count: usize, rng: &mut ChaCha8Rng) -> LeafBuf {
     match space {

@@ -1,10 +1,10 @@
 //! What a time limit truncates, and what a group makes of ends.
 #![allow(clippy::unwrap_used)]
 
-mod common;
+mod single;
 
-use common::{Rows, Single, seeds, spec};
 use imago_envs::{CartPole, Each, Env, Leaf, Registry, SealsCartPole, TimeLimit, VecEnv};
+use single::{Rows, Single, seeds, spec};
 
 #[test]
 fn truncates_at_the_limit_even_where_it_terminates() {

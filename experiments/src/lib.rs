@@ -9,5 +9,6 @@ mod problem;
 mod program;
 mod recipe;
 mod runs;
+mod strict;
 
 pub use program::{Program, SignalContext};

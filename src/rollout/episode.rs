@@ -35,6 +35,8 @@ pub struct Episode {
     pub length: usize,
     /// Ended by the task and not by a limit.
     pub terminated: bool,
+    /// Cut off by a limit; both where the task ends in the limit's step.
+    pub truncated: bool,
     /// What was seen, done and received, if it was recorded.
     pub record: Option<Record>,
 }
@@ -91,14 +93,14 @@ fn append(to: &mut LeafBuf, leaf: Leaf) {
     }
 }
 
-fn observation_tensor(buffer: &LeafBuf, space: &Space, envs: usize) -> Tensor {
+/// The elements of `space` in `buffer` as a tensor, `[B, …]`.
+pub fn leaf_tensor(buffer: &LeafBuf, space: &Space) -> Tensor {
     let flat = match buffer {
         LeafBuf::F32(values) => Tensor::from_slice(values),
         LeafBuf::U8(values) => Tensor::from_slice(values),
         LeafBuf::I64(values) => Tensor::from_slice(values),
     };
-    let shape: Vec<i64> =
-        std::iter::once(envs as i64).chain(space.shape().iter().map(|&d| d as i64)).collect();
+    let shape: Vec<i64> = std::iter::once(-1).chain(space.shape().iter().map(|&d| d as i64)).collect();
     flat.view(&shape[..])
 }
 
@@ -143,7 +145,7 @@ pub fn run_episodes(
         let mut action = match actor {
             Actor::Random => random_actions(&action_space, &mut noise),
             Actor::Policy { policy, deterministic } => {
-                let seen = observation_tensor(&observation, &space, n);
+                let seen = leaf_tensor(&observation, &space);
                 let action = match deterministic {
                     true => policy.act_deterministic(&seen),
                     false => policy.act(&seen, &mut noise).action,
@@ -189,7 +191,7 @@ pub fn run_episodes(
             round[env] += 1;
             noise[env] = noise_of(env, round[env]);
             let mut episode = std::mem::replace(&mut current[env], begin(env, round[env]));
-            episode.terminated = terminated[env];
+            (episode.terminated, episode.truncated) = (terminated[env], truncated[env]);
             if let Some(record) = &mut episode.record {
                 append(&mut record.observations, last);
             }

@@ -40,7 +40,7 @@ pub enum Error {
         /// Which number, in words: "policy loss".
         what: String,
         /// What it was computed from.
-        batch: Evidence,
+        batch: DumpedBatch,
     },
     /// The run stopped over a non-finite number; what led to it is on disk.
     #[error(
@@ -83,7 +83,7 @@ impl Error {
 
     /// A number that must be finite and is not, with the named tensors it was computed from.
     pub fn non_finite(what: impl Into<String>, batch: Vec<(String, Tensor)>) -> Error {
-        Error::NonFinite { what: what.into(), batch: Evidence::new(batch) }
+        Error::NonFinite { what: what.into(), batch: DumpedBatch::new(batch) }
     }
 
     /// Whether the fault lies in what the user gave, so that the program exits with 2 and not 1.
@@ -118,12 +118,12 @@ fn first_line(error: &TchError) -> String {
 ///
 /// A tensor may move between threads but not be shared by them, and errors are shared (`anyhow`
 /// asks for it): hence the lock.
-pub struct Evidence(Mutex<Vec<(String, Tensor)>>);
+pub struct DumpedBatch(Mutex<Vec<(String, Tensor)>>);
 
-impl Evidence {
+impl DumpedBatch {
     /// Holds shallow clones or copies, as the caller gives them.
     pub fn new(tensors: Vec<(String, Tensor)>) -> Self {
-        Evidence(Mutex::new(tensors))
+        DumpedBatch(Mutex::new(tensors))
     }
 
     /// The tensors back.
@@ -132,7 +132,7 @@ impl Evidence {
     }
 }
 
-impl fmt::Debug for Evidence {
+impl fmt::Debug for DumpedBatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tensors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         f.debug_list().entries(tensors.iter().map(|(name, tensor)| (name, tensor.size()))).finish()

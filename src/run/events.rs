@@ -6,11 +6,10 @@ use std::io::{self, BufWriter};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use protobuf::Message;
 use protobuf::well_known_types::Value;
-use protobuf::{Message, RepeatedField};
 use tensorboard_proto::api::Status;
 use tensorboard_proto::event::{Event, SessionLog, SessionLog_SessionStatus};
-use tensorboard_proto::layout::{Category, Chart as ChartMessage, Layout, MultilineChartContent};
 use tensorboard_proto::plugin_hparams::{HParamsPluginData, SessionEndInfo, SessionStartInfo};
 use tensorboard_proto::plugin_text::TextPluginData;
 use tensorboard_proto::summary::{
@@ -24,15 +23,6 @@ use tensorboard_rs::summary;
 
 /// Bars of a histogram.
 const BINS: usize = 30;
-
-/// A chart of TensorBoard's "custom scalars" tab: the scalars whose names match.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Chart {
-    /// Its title.
-    pub title: String,
-    /// Regular expressions over scalar names.
-    pub tags: Vec<String>,
-}
 
 /// One event file.
 ///
@@ -107,7 +97,7 @@ impl EventFile {
         let mut value = Summary_Value::new();
         value.set_tag(format!("{tag}/text_summary"));
         value.set_metadata(plugin("text", encode(&TextPluginData::new())?));
-        value.set_tensor(strings(markdown.as_bytes().to_vec(), true));
+        value.set_tensor(strings(markdown.as_bytes().to_vec()));
         self.summary(one(value), step)
     }
 
@@ -122,29 +112,6 @@ impl EventFile {
         value.set_tag(tag.into());
         value.set_image(image);
         self.summary(one(value), step)
-    }
-
-    /// What the "custom scalars" tab shows: charts under category titles.
-    pub fn layout(&mut self, categories: &[(String, Vec<Chart>)]) -> io::Result<()> {
-        let mut layout = Layout::new();
-        for (title, charts) in categories {
-            let mut category = Category::new();
-            category.set_title(title.clone());
-            for chart in charts {
-                let mut lines = MultilineChartContent::new();
-                lines.set_tag(RepeatedField::from_vec(chart.tags.clone()));
-                let mut message = ChartMessage::new();
-                message.set_title(chart.title.clone());
-                message.set_multiline(lines);
-                category.mut_chart().push(message);
-            }
-            layout.mut_category().push(category);
-        }
-        let mut value = Summary_Value::new();
-        value.set_tag("custom_scalars__config__".into());
-        value.set_metadata(plugin("custom_scalars", Vec::new()));
-        value.set_tensor(strings(encode(&layout)?, false));
-        self.summary(one(value), 0)
     }
 
     /// The run's hyperparameters: numbers, texts and flags; anything else is shown as its JSON.
@@ -227,11 +194,11 @@ fn plugin(name: &str, content: Vec<u8>) -> SummaryMetadata {
     metadata
 }
 
-/// A string tensor: a vector of one (texts) or a scalar (layouts), as each plugin wants it.
-fn strings(content: Vec<u8>, vector: bool) -> TensorProto {
+/// A string tensor, a vector of one: what the text plugin wants.
+fn strings(content: Vec<u8>) -> TensorProto {
     let mut tensor = TensorProto::new();
     tensor.set_dtype(DataType::DT_STRING);
-    tensor.set_tensor_shape(if vector { vector_shape(1) } else { TensorShapeProto::new() });
+    tensor.set_tensor_shape(vector_shape(1));
     tensor.mut_string_val().push(content);
     tensor
 }
@@ -270,8 +237,6 @@ mod tests {
             [("learner/kind".into(), json!("ppo")), ("lr".into(), json!(0.25)), ("norm".into(), json!(true))];
         events.hyperparameters(&parameters).unwrap();
         events.text("recipe", "| a | b |\n|---|---|", 0).unwrap();
-        let chart = Chart { title: "returns".into(), tags: vec!["rollout/.*".into()] };
-        events.layout(&[("main".into(), vec![chart])]).unwrap();
         events.scalar("a", 1.5, 10).unwrap();
         events.scalar("a", 2.5, 20).unwrap();
         events.scalar("a", 99.0, 30).unwrap();
@@ -295,13 +260,11 @@ mod tests {
 import json, sys
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
-from tensorboard.plugins.custom_scalar import layout_pb2
 e = EventAccumulator(sys.argv[1], size_guidance={"tensors": 0, "histograms": 0, "scalars": 0, "images": 0})
 e.Reload()
 h = e.Histograms("h")[0].histogram_value
 data = lambda name: plugin_data_pb2.HParamsPluginData.FromString(e.SummaryMetadata(name).plugin_data.content)
 start = data("_hparams_/session_start_info").session_start_info
-layout = layout_pb2.Layout.FromString(e.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
 print(json.dumps({
     "a": [[s.step, s.value] for s in e.Scalars("a")],
     "h": [h.min, h.max, h.num, h.sum, list(h.bucket), h.bucket_limit[0], h.bucket_limit[-1]],
@@ -314,7 +277,6 @@ print(json.dumps({
     "lr": start.hparams["lr"].number_value,
     "norm": start.hparams["norm"].bool_value,
     "status": data("_hparams_/session_end_info").session_end_info.status,
-    "layout": [layout.category[0].title, layout.category[0].chart[0].title, list(layout.category[0].chart[0].multiline.tag)],
 }))"#;
         let Some(found) = python(script, folder.path()) else { return };
         assert_eq!(found["a"], json!([[10, 1.5], [20, 2.5], [30, 3.5]]));
@@ -332,7 +294,6 @@ print(json.dumps({
         assert_eq!(found["image"], json!("GIF89a"));
         assert_eq!((&found["kind"], &found["lr"]), (&json!("ppo"), &json!(0.25)));
         assert_eq!((&found["norm"], &found["status"]), (&json!(true), &json!(1)));
-        assert_eq!(found["layout"], json!(["main", "returns", ["rollout/.*"]]));
     }
 
     #[test]

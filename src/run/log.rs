@@ -175,7 +175,7 @@ impl Log {
         });
     }
 
-    /// Writes to TensorBoard what is not part of an interval: hyperparameters, layouts.
+    /// Writes to TensorBoard what is not part of an interval: hyperparameters.
     pub fn record(&mut self, write: impl FnOnce(&mut EventFile) -> io::Result<()>) {
         if let Some(files) = &mut self.files {
             files.attempt(|files| files.record(write));

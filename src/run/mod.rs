@@ -18,13 +18,13 @@ mod train;
 
 pub use checkpoint::{Best, Checkpoints, Which};
 pub use directory::Directory;
-pub use error::{Error, Evidence, Result};
-pub use events::{Chart, EventFile};
+pub use error::{DumpedBatch, Error, Result};
+pub use events::EventFile;
 pub use log::Log;
 pub use progress::{Progress, Stderr};
 pub use state::State;
 pub use stop::Stop;
-pub use train::{Outcome, Schedule, Session, Train, drive};
+pub use train::{Outcome, Session, Timetable, Train, drive};
 
 #[cfg(test)]
 mod tests;

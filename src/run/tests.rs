@@ -117,8 +117,8 @@ impl Train for Fake {
     }
 }
 
-fn schedule() -> Schedule {
-    Schedule {
+fn schedule() -> Timetable {
+    Timetable {
         total_steps: 1000,
         stop_at: None,
         eval_every: 200,
@@ -130,7 +130,7 @@ fn schedule() -> Schedule {
 
 fn session<'a>(
     directory: &'a Directory,
-    schedule: &'a Schedule,
+    schedule: &'a Timetable,
     stop: &'a Stop,
     resume: bool,
 ) -> Session<'a> {
@@ -200,7 +200,7 @@ fn interrupted_runs_equal_one_that_was_not() {
         let directory = begin(&path);
         let mut resume = false;
         for stop_at in stops {
-            let schedule = Schedule { stop_at: Some(stop_at), ..schedule() };
+            let schedule = Timetable { stop_at: Some(stop_at), ..schedule() };
             let outcome = drive(&mut Fake::new(), &session(&directory, &schedule, &Stop::never(), resume));
             match outcome.unwrap() {
                 Outcome::Stopped { step } => assert!((stop_at..stop_at + 7).contains(&step)),
@@ -344,7 +344,7 @@ fn as_a_child() {
             let directory = begin(&path);
             let stop = Stop::on_signals().unwrap();
             println!("\nready");
-            let endless = Schedule { total_steps: u64::MAX, ..schedule() };
+            let endless = Timetable { total_steps: u64::MAX, ..schedule() };
             let mut fake = Fake { pause: Duration::from_millis(1), ..Fake::new() };
             drive(&mut fake, &session(&directory, &endless, &stop, false)).unwrap();
             std::process::exit(3);

@@ -53,7 +53,7 @@ pub trait Train {
 /// that it depends on the step alone and not on where the run was interrupted. A period of 0 is
 /// never.
 #[derive(Clone, Debug)]
-pub struct Schedule {
+pub struct Timetable {
     /// The run is over at this step.
     pub total_steps: u64,
     /// Stop here, with a checkpoint, as if asked by a signal.
@@ -73,7 +73,7 @@ pub struct Session<'a> {
     /// The directory of the run.
     pub directory: &'a Directory,
     /// When things happen.
-    pub schedule: &'a Schedule,
+    pub schedule: &'a Timetable,
     /// Set from outside to stop the run.
     pub stop: &'a Stop,
     /// Go on from this checkpoint; what came after it is discarded. The latest one of a run that

@@ -9,7 +9,7 @@ use crate::runs::RUNS;
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
 use imago::Error;
-use imago::run::{Checkpoints, Directory, Outcome as RunOutcome, Schedule, Session, Stop, Which, drive};
+use imago::run::{Checkpoints, Directory, Outcome as RunOutcome, Session, Stop, Timetable, Which, drive};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
@@ -193,7 +193,10 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
         (None, Some(path)) => Directory::create(path)?,
         (None, None) => Directory::create_named(Path::new(RUNS), &source.stem, recipe.run.seed)?,
     };
-    let resume = existing.as_ref().map(|_| source.run.unwrap_or(Which::Latest));
+    // RUN@STEP says where to go on in that run, not in another one's directory.
+    let resume = existing
+        .as_ref()
+        .map(|path| source.run.filter(|_| source.directory == *path).unwrap_or(Which::Latest));
     if let Some(which) = resume {
         // A damaged checkpoint is bad input; whatever fails from here on is not.
         let checkpoints = Checkpoints::open(directory.path())?;
@@ -202,7 +205,7 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
         }
     }
     directory.write_recipe(&text)?;
-    let schedule = Schedule {
+    let schedule = Timetable {
         total_steps: recipe.run.total_steps,
         stop_at: arguments.stop_at,
         eval_every: recipe.run.eval_every,

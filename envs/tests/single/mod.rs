@@ -1,4 +1,4 @@
-//! Shared by the integration tests.
+//! One environment, or a group of one kind, with its own buffers: what the integration tests step.
 #![allow(dead_code, clippy::unwrap_used)]
 
 use imago_envs::{Env, EnvSpec, Finals, Leaf, LeafBuf, Result, Row, Step, VecEnv};
