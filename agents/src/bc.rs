@@ -202,8 +202,8 @@ impl Train for Bc {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use imago::nn::{Activation, PolicySpec, TorsoKind, TorsoSpec};
-    use imago_envs::Space;
+    use imago::nn::{Activation, Choice, Decision, PolicySpec, TorsoKind, TorsoSpec};
+    use imago_envs::{Leaf, Space};
 
     fn cloned(config: BcConfig) -> Bc {
         let observations = Stream::new(0, "x", 0, 0).uniforms(&[40, 1]) * 2.0 - 1.0;
@@ -235,7 +235,9 @@ mod tests {
         }
         assert!(bc.evaluate(&mut log).unwrap().unwrap() > -0.1);
         let asked = Tensor::from_slice(&[-0.5f32, 0.5]).view([2, 1]);
-        assert_eq!(bc.policy.act_deterministic(&asked), Tensor::from_slice(&[0i64, 1]));
+        let mut decision = Decision::default();
+        bc.policy.decide(&asked, Choice::Mode, &mut decision);
+        assert_eq!(decision.action.leaf(), Leaf::I64(&[0, 1]));
     }
 
     #[test]

@@ -3,10 +3,12 @@
 //!
 //! The paper writes D → 1 for the policy; here, as in its authors' code and in all of Imago, **expert = 1**.
 
+use crate::fused::{DiscriminatorBatch, DiscriminatorLosses, discriminator_gradient};
 use imago::generative::adversarial::{
     accuracy, bernoulli_entropy, discriminator_loss, gradient_penalty, power_iteration, spectrally_normalised,
 };
-use imago::nn::{Activation, Adam, Flat, Init, Layout, Linear, Mlp, RunningNorm, features_of};
+use imago::memory::{slice, slice_mut};
+use imago::nn::{Activation, Adam, Dense, Flat, Init, Layout, Linear, Mlp, RunningNorm, Trace, features_of};
 use imago::rollout::Batch;
 use imago::run::{Log, State};
 use imago::signal::{Evidence, RewardSignal, Verdict};
@@ -111,6 +113,8 @@ struct Discriminator {
     adam: Adam,
     mlp: Mlp,
     out: Linear,
+    /// The same layers in plain memory, unless their weights are normalised.
+    dense: Option<Dense>,
     /// Left singular vectors of every weight matrix, if they are normalised.
     singular: Vec<Tensor>,
     normaliser: Option<RunningNorm>,
@@ -126,12 +130,23 @@ struct Pairs {
 }
 
 impl Pairs {
+    fn len(&self) -> usize {
+        self.features.size()[0] as usize
+    }
+
     /// `count` of them, drawn with replacement.
-    fn draw(&self, count: i64, rng: &mut Stream) -> Self {
-        let index = rng.indices(self.features.size()[0] as usize, count as usize);
+    fn draw(&self, count: usize, rng: &mut Stream) -> Self {
+        let index = rng.indices(self.len(), count);
         Self {
             features: self.features.index_select(0, &index),
             choice: self.choice.as_ref().map(|choice| choice.index_select(0, &index)),
+        }
+    }
+
+    fn shallow_clone(&self) -> Self {
+        Self {
+            features: self.features.shallow_clone(),
+            choice: self.choice.as_ref().map(Tensor::shallow_clone),
         }
     }
 }
@@ -167,6 +182,7 @@ impl Discriminator {
         }
         Self {
             adam: Adam::new(&flat, 1e-8),
+            dense: if config.spectral_norm { None } else { Dense::new(&flat.layout, &mlp, &out) },
             normaliser: config.normalise.then(|| RunningNorm::new(input as usize, 1e-5, None)),
             flat,
             mlp,
@@ -197,10 +213,12 @@ impl Discriminator {
         }
     }
 
-    fn normalised(&self, features: &Tensor) -> Tensor {
+    /// Pairs with standardised features, statistics frozen.
+    fn normalised(&self, pairs: &Pairs) -> Pairs {
+        let pairs = pairs.shallow_clone();
         match &self.normaliser {
-            Some(normaliser) => normaliser.normalise(features),
-            None => features.shallow_clone(),
+            Some(normaliser) => Pairs { features: normaliser.normalise(&pairs.features), ..pairs },
+            None => pairs,
         }
     }
 
@@ -224,9 +242,19 @@ impl Discriminator {
         }
     }
 
-    /// Logits `[B]` of pairs, statistics frozen.
+    /// Logits `[B]` of pairs, statistics frozen, without gradients.
     fn score(&self, pairs: &Pairs) -> Tensor {
-        self.logits(&self.normalised(&pairs.features), pairs.choice.as_ref())
+        let pairs = self.normalised(pairs);
+        let Some(dense) = &self.dense else {
+            return tch::no_grad(|| self.logits(&pairs.features, pairs.choice.as_ref()));
+        };
+        let mut trace = Trace::default();
+        dense.forward(slice(&self.flat.weights), slice(&pairs.features), pairs.len(), &mut trace);
+        let logits = Tensor::from_slice(trace.output()).view([-1, dense.outputs() as i64]);
+        match &pairs.choice {
+            Some(choice) => logits.gather(1, choice, false).squeeze_dim(1),
+            None => logits.squeeze_dim(1),
+        }
     }
 
     fn state(&mut self, state: &mut State) -> Result<()> {
@@ -323,6 +351,7 @@ pub struct Gail {
     expert_return_std: f64,
     replay: Replay,
     health: Health,
+    trace: Trace,
 }
 
 impl Gail {
@@ -360,64 +389,100 @@ impl Gail {
                 next: 0,
             },
             health: Health::default(),
+            trace: Trace::default(),
             discriminator,
         })
     }
 
-    /// One step of the discriminator on pairs of the `replay`; returns accuracies and mean logits on expert and
-    /// policy.
-    fn step(&mut self, replay: &Pairs, rng: &mut Stream, log: &mut Log) -> Result<[f64; 4]> {
-        let (expert, drawn);
-        let (policy, count) = match self.config.batch_size {
-            0 => (replay, replay.features.size()[0]),
-            size => {
-                drawn = replay.draw(size as i64, rng);
-                (&drawn, size as i64)
-            }
+    /// One step of the discriminator on pairs drawn from both sides, standardised already; returns accuracies and
+    /// mean logits on expert and policy.
+    fn step(&mut self, expert: &Pairs, policy: &Pairs, rng: &mut Stream, log: &mut Log) -> Result<[f64; 4]> {
+        let generated = match self.config.batch_size {
+            0 => policy.shallow_clone(),
+            size => policy.draw(size, rng),
         };
-        expert = self.expert.draw(count, rng);
+        let real = expert.draw(generated.len(), rng);
+        let losses = match self.fused_gradient(&real, &generated) {
+            Some(losses) => losses,
+            None => self.gradient(&real, &generated, rng, log)?,
+        };
+        let discriminator = &mut self.discriminator;
+        let norm = discriminator.flat.gradient_norm();
+        if !norm.is_finite() {
+            let batch = vec![("expert".into(), real.features), ("policy".into(), generated.features)];
+            return Err(discriminator.flat.diverged("GAIL", batch));
+        }
+        discriminator.adam.update(&mut discriminator.flat, self.config.learning_rate);
+        let ([accuracy_expert, accuracy_policy], [logit_expert, logit_policy]) =
+            (losses.accuracy, losses.logit);
+        log.scalar("loss", losses.loss);
+        log.scalar("accuracy_expert", accuracy_expert);
+        log.scalar("accuracy_policy", accuracy_policy);
+        log.scalar("logit_expert", logit_expert);
+        log.scalar("logit_policy", logit_policy);
+        log.scalar("entropy", losses.entropy);
+        log.scalar("gradient_norm", norm);
+        Ok([accuracy_expert, accuracy_policy, logit_expert, logit_policy])
+    }
+
+    /// The loss's gradient without autograd, where there are neither penalties nor normalised weights.
+    fn fused_gradient(&mut self, real: &Pairs, generated: &Pairs) -> Option<DiscriminatorLosses> {
+        let dense = self.discriminator.dense.as_ref().filter(|_| self.config.gradient_penalty <= 0.0)?;
+        let features = Tensor::cat(&[&real.features, &generated.features], 0);
+        let choice = real.choice.as_ref().zip(generated.choice.as_ref());
+        let choice = choice.map(|(real, generated)| Tensor::cat(&[real, generated], 0));
+        let batch = DiscriminatorBatch {
+            features: slice(&features),
+            choice: choice.as_ref().map(slice),
+            rows: 2 * real.len(),
+        };
+        let Flat { weights, gradient, .. } = &mut self.discriminator.flat;
+        Some(discriminator_gradient(
+            dense,
+            slice(weights),
+            slice_mut(gradient),
+            &batch,
+            self.config.label_smoothing,
+            self.config.entropy_bonus,
+            &mut self.trace,
+        ))
+    }
+
+    /// The loss's gradient by autograd, for penalties and normalised weights.
+    fn gradient(
+        &mut self,
+        real: &Pairs,
+        generated: &Pairs,
+        rng: &mut Stream,
+        log: &mut Log,
+    ) -> Result<DiscriminatorLosses> {
         let discriminator = &mut self.discriminator;
         let matrices = discriminator.mlp.layers.iter().chain([&discriminator.out]);
         for (layer, u) in matrices.zip(&mut discriminator.singular) {
             power_iteration(discriminator.flat.get(layer.weight), u);
         }
-        let (real, generated) =
-            (discriminator.normalised(&expert.features), discriminator.normalised(&policy.features));
-        let expert_logits = discriminator.logits(&real, expert.choice.as_ref());
-        let policy_logits = discriminator.logits(&generated, policy.choice.as_ref());
+        let expert_logits = discriminator.logits(&real.features, real.choice.as_ref());
+        let policy_logits = discriminator.logits(&generated.features, generated.choice.as_ref());
         let loss = discriminator_loss(&expert_logits, &policy_logits, self.config.label_smoothing);
         let entropy = bernoulli_entropy(&expert_logits) + bernoulli_entropy(&policy_logits);
         let mut total = &loss - &entropy * self.config.entropy_bonus;
         if self.config.gradient_penalty > 0.0 {
-            let mix = rng.uniforms(&[count, 1]);
+            let mix = rng.uniforms(&[real.len() as i64, 1]);
             // Between two per-action pairs the expert's action counts: half an action has no logit.
-            let f = |x: &Tensor| discriminator.logits(x, expert.choice.as_ref());
-            let penalty = gradient_penalty(f, &real, &generated, &mix, self.config.gradient_penalty_target)?;
+            let f = |x: &Tensor| discriminator.logits(x, real.choice.as_ref());
+            let target = self.config.gradient_penalty_target;
+            let penalty = gradient_penalty(f, &real.features, &generated.features, &mix, target)?;
             log.scalar("gradient_penalty", penalty.double_value(&[]));
             total += penalty * self.config.gradient_penalty;
         }
         discriminator.flat.backward(&total)?;
-        let norm = discriminator.flat.gradient_norm();
-        if !norm.is_finite() {
-            let batch = vec![("expert".into(), real.detach()), ("policy".into(), generated.detach())];
-            return Err(discriminator.flat.diverged("GAIL", batch));
-        }
-        discriminator.adam.update(&mut discriminator.flat, self.config.learning_rate);
         let mean = |x: &Tensor| x.mean(Kind::Float).double_value(&[]);
-        let figures = [
-            accuracy(&expert_logits, true),
-            accuracy(&policy_logits, false),
-            mean(&expert_logits),
-            mean(&policy_logits),
-        ];
-        log.scalar("loss", loss.double_value(&[]));
-        log.scalar("accuracy_expert", figures[0]);
-        log.scalar("accuracy_policy", figures[1]);
-        log.scalar("logit_expert", figures[2]);
-        log.scalar("logit_policy", figures[3]);
-        log.scalar("entropy", entropy.double_value(&[]) / 2.0);
-        log.scalar("gradient_norm", norm);
-        Ok(figures)
+        Ok(DiscriminatorLosses {
+            loss: loss.double_value(&[]),
+            entropy: entropy.double_value(&[]) / 2.0,
+            accuracy: [accuracy(&expert_logits, true), accuracy(&policy_logits, false)],
+            logit: [mean(&expert_logits), mean(&policy_logits)],
+        })
     }
 }
 
@@ -440,7 +505,7 @@ impl RewardSignal for Gail {
         }
         self.replay.push(&observation, &action);
         // Statistics of both classes in equal parts, once a rollout.
-        let expert = self.expert.draw(count, rng);
+        let expert = self.expert.draw(count as usize, rng);
         let policy = self.discriminator.pairs(&observation, &action);
         if let Some(normaliser) = &mut self.discriminator.normaliser {
             normaliser.update(&Tensor::cat(&[expert.features, policy.features], 0));
@@ -449,9 +514,12 @@ impl RewardSignal for Gail {
             &self.replay.observation.narrow(0, 0, self.replay.filled),
             &self.replay.action.narrow(0, 0, self.replay.filled),
         );
+        // The statistics stand still until the next rollout.
+        let (expert, policy) =
+            (self.discriminator.normalised(&self.expert), self.discriminator.normalised(&policy));
         let mut sums = [0.0; 4];
         for _ in 0..self.config.updates_per_round {
-            let figures = self.step(&policy, rng, log)?;
+            let figures = self.step(&expert, &policy, rng, log)?;
             sums.iter_mut()
                 .zip(figures)
                 .for_each(|(sum, x)| *sum += x / self.config.updates_per_round as f64);
@@ -543,6 +611,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use imago::rollout::Lead;
+    use proptest::prelude::*;
     use tch::Device;
 
     fn config() -> GailConfig {
@@ -665,5 +734,56 @@ mod tests {
         assert_eq!(termination_bias(RewardForm::Negative, &evidence).0, "early_end");
         let fixed = Evidence { terminated: 0, ..evidence };
         assert_eq!(termination_bias(RewardForm::Positive, &fixed).0, "none");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+        #[test]
+        fn the_fused_gradient_is_autograds(
+            seed in 0u64..10_000,
+            count in 1usize..80,
+            hidden in prop::collection::vec(1i64..60, 0..3),
+            (per_action, relu) in any::<(bool, bool)>(),
+            (entropy_bonus, label_smoothing) in (0.0f64..0.1, 0.0f64..0.3),
+        ) {
+            let mut rng = Stream::new(seed, "fused", 0, 0);
+            let observation = Space::floats(&[3], -1.0, 1.0);
+            let demonstrations = Demonstrations::from_pairs(
+                observation, Space::discrete(4), rng.normals(&[50, 3]), rng.indices(4, 50),
+            );
+            let config = GailConfig {
+                hidden,
+                activation: if relu { Activation::Relu } else { Activation::Tanh },
+                action_input: if per_action { ActionInput::PerActionLogit } else { ActionInput::OneHot },
+                entropy_bonus,
+                label_smoothing,
+                ..Default::default()
+            };
+            let mut gail = Gail::new(config, &demonstrations, 64, &mut rng).unwrap();
+            slice_mut::<f32>(&mut gail.discriminator.flat.weights)
+                .iter_mut()
+                .for_each(|w| *w += 0.2 * rng.normal());
+            let real = gail.expert.draw(count, &mut rng);
+            let (seen, done) = (rng.normals(&[count as i64, 3]) * 2.0, rng.indices(4, count));
+            let generated = gail.discriminator.pairs(&seen, &done);
+            let theirs = gail.gradient(&real, &generated, &mut rng, &mut Log::in_memory()).unwrap();
+            let wanted = slice::<f32>(&gail.discriminator.flat.gradient).to_vec();
+            let ours = gail.fused_gradient(&real, &generated).unwrap();
+            let scale = wanted.iter().fold(1f32, |scale, g| scale.max(g.abs()));
+            for (a, b) in slice::<f32>(&gail.discriminator.flat.gradient).iter().zip(&wanted) {
+                prop_assert!((a - b).abs() < 1e-5 * scale, "{a} is not {b} of at most {scale}");
+            }
+            let figures = |x: &DiscriminatorLosses| {
+                [x.loss, x.entropy, x.accuracy[0], x.accuracy[1], x.logit[0], x.logit[1]]
+            };
+            for (a, b) in figures(&ours).into_iter().zip(figures(&theirs)) {
+                prop_assert!((a - b).abs() < 1e-4, "{ours:?} is not {theirs:?}");
+            }
+            // What the policy is paid comes from the same logits.
+            let slow = tch::no_grad(|| gail.discriminator.logits(&generated.features, generated.choice.as_ref()));
+            gail.discriminator.normaliser = None;
+            let fast = gail.discriminator.score(&generated);
+            prop_assert!((fast - slow).abs().max().double_value(&[]) < 1e-5);
+        }
     }
 }

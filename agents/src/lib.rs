@@ -3,6 +3,7 @@
 mod agent;
 mod bc;
 mod demonstrations;
+mod fused;
 mod gail;
 mod ppo;
 

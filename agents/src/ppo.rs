@@ -1,12 +1,14 @@
 //! Proximal policy optimisation (Schulman et al. 2017) with the details that published results rest on
 //! (Huang et al. 2022, "The 37 implementation details").
 
+use crate::fused::{FusedPpo, Minibatch};
 use imago::memory::slice;
 use imago::nn::{ActorCritic, Adam};
 use imago::rollout::{AdvantageInput, Batch, generalised_advantage};
 use imago::run::{Log, State};
 use imago::signal::{Moment, Signals, When};
 use imago::{Error, Result, Stream};
+use imago_envs::Leaf;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -101,6 +103,21 @@ fn standardised(advantage: &Tensor) -> Tensor {
     }
 }
 
+/// Figures of one minibatch.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Losses {
+    /// [`policy_loss`].
+    pub policy: f64,
+    /// [`value_loss`].
+    pub value: f64,
+    /// Mean entropy of the policy, in nats.
+    pub entropy: f64,
+    /// [`approximate_kl`] of the policy that acted and this one.
+    pub approximate_kl: f64,
+    /// Share of probability ratios beyond the clip, in `[0, 1]`.
+    pub clip_fraction: f64,
+}
+
 /// A rollout flattened to `[B]` rows, ready to be shuffled.
 struct Rows {
     observation: Tensor,
@@ -126,6 +143,26 @@ impl Rows {
         }
     }
 
+    /// `count` rows from `start` in plain memory; `features` are what the networks read of all observations.
+    fn plain<'a>(&'a self, features: &'a Tensor, start: usize, count: usize) -> Minibatch<'a> {
+        let rows = |x: &'a Tensor| {
+            let width = x.size()[1..].iter().product::<i64>() as usize;
+            &slice::<f32>(x)[start * width..(start + count) * width]
+        };
+        let action = match self.action.kind() {
+            Kind::Float => Leaf::F32(rows(&self.action)),
+            _ => Leaf::I64(&slice(&self.action)[start..start + count]),
+        };
+        Minibatch {
+            features: rows(features),
+            action,
+            log_prob: rows(&self.log_prob),
+            advantage: rows(&self.advantage),
+            value: rows(&self.value),
+            returns: rows(&self.returns),
+        }
+    }
+
     fn tensors(&self) -> Vec<(String, Tensor)> {
         [
             ("observation", &self.observation),
@@ -146,13 +183,16 @@ pub struct Ppo {
     /// The policy being trained.
     pub policy: ActorCritic,
     adam: Adam,
+    /// Gradients without autograd, where the policy allows it.
+    fused: Option<FusedPpo>,
 }
 
 impl Ppo {
     /// A learner of `policy`.
     pub fn new(config: PpoConfig, policy: ActorCritic) -> Self {
         let adam = Adam::new(&policy.parameters, config.adam_epsilon);
-        Self { config, policy, adam }
+        let fused = FusedPpo::new(&policy);
+        Self { config, policy, adam, fused }
     }
 
     /// One iteration: score the rollout through the signals, improve the policy, update statistics and signals.
@@ -217,49 +257,40 @@ impl Ppo {
     /// `epochs` passes of clipped gradient steps over the rows.
     fn improve(&mut self, rows: &Rows, now: Moment, log: &mut Log) -> Result<()> {
         let mut rng = Stream::new(now.seed, "minibatches", 0, now.iteration);
-        let config = &self.config;
         let count = rows.advantage.size()[0];
-        let anneal = if config.anneal_learning_rate { 1.0 - now.progress } else { 1.0 };
-        let learning_rate = config.learning_rate * anneal;
-        let size = (config.minibatch_size as i64).clamp(1, count.max(1));
-        'epochs: for _ in 0..config.epochs {
+        let anneal = if self.config.anneal_learning_rate { 1.0 - now.progress } else { 1.0 };
+        let learning_rate = self.config.learning_rate * anneal;
+        let size = (self.config.minibatch_size as i64).clamp(1, count.max(1));
+        'epochs: for _ in 0..self.config.epochs {
             // Shuffled once an epoch, so that minibatches are views.
             let order = Tensor::from_slice(&rng.permutation(count as usize));
             let shuffled = rows.map(|x| x.index_select(0, &order));
+            // Statistics stand still during an update: what the networks read is computed once an epoch.
+            let features = self.fused.is_some().then(|| self.policy.features(&shuffled.observation));
             for start in (0..count).step_by(size as usize) {
-                let minibatch = shuffled.map(|x| x.narrow(0, start, size.min(count - start)));
-                let evaluated = self.policy.evaluate(&minibatch.observation, &minibatch.action);
-                let log_ratio = evaluated.log_prob - &minibatch.log_prob;
-                let kl = tch::no_grad(|| approximate_kl(&log_ratio.detach()));
-                if config.target_kl.is_some_and(|target| kl > 1.5 * target) {
+                let size = size.min(count - start);
+                let losses = match (&mut self.fused, &features) {
+                    (Some(fused), Some(features)) => {
+                        let minibatch = shuffled.plain(features, start as usize, size as usize);
+                        fused.gradient(&mut self.policy, &minibatch, &self.config)
+                    }
+                    _ => self.gradient(&shuffled.map(|x| x.narrow(0, start, size)))?,
+                };
+                if self.config.target_kl.is_some_and(|target| losses.approximate_kl > 1.5 * target) {
                     break 'epochs;
                 }
-                let advantage = match config.normalise_advantage {
-                    true => standardised(&minibatch.advantage),
-                    false => minibatch.advantage.shallow_clone(),
-                };
-                let policy_loss = policy_loss(&log_ratio, &advantage, config.clip);
-                let value_loss =
-                    value_loss(&evaluated.value, &minibatch.value, &minibatch.returns, config.value_clip);
-                let entropy = evaluated.entropy.mean(Kind::Float);
-                let loss = &policy_loss + &value_loss * config.value_coefficient
-                    - &entropy * config.entropy_coefficient;
-                self.policy.parameters.backward(&loss)?;
-                let norm = self.policy.parameters.clip_gradient(config.max_gradient_norm);
+                let norm = self.policy.parameters.clip_gradient(self.config.max_gradient_norm);
                 if !norm.is_finite() {
+                    let minibatch = shuffled.map(|x| x.narrow(0, start, size));
                     return Err(self.policy.parameters.diverged("policy", minibatch.tensors()));
                 }
                 self.adam.update(&mut self.policy.parameters, learning_rate);
-                let clipped = (log_ratio.detach().exp() - 1.0).abs().gt(config.clip);
-                log.scalar("policy/loss", policy_loss.double_value(&[]));
-                log.scalar("policy/entropy", entropy.double_value(&[]));
-                log.scalar("policy/approximate_kl", kl);
-                log.scalar(
-                    "policy/clip_fraction",
-                    clipped.to_kind(Kind::Float).mean(Kind::Float).double_value(&[]),
-                );
+                log.scalar("policy/loss", losses.policy);
+                log.scalar("policy/entropy", losses.entropy);
+                log.scalar("policy/approximate_kl", losses.approximate_kl);
+                log.scalar("policy/clip_fraction", losses.clip_fraction);
                 log.scalar("policy/gradient_norm", norm);
-                log.scalar("value/loss", value_loss.double_value(&[]));
+                log.scalar("value/loss", losses.value);
             }
         }
         log.scalar("policy/learning_rate", learning_rate);
@@ -268,6 +299,33 @@ impl Ppo {
             return Err(self.policy.parameters.diverged("policy", rows.tensors()));
         }
         Ok(())
+    }
+
+    /// The loss's gradient in a minibatch, by autograd.
+    fn gradient(&mut self, minibatch: &Rows) -> Result<Losses> {
+        let config = &self.config;
+        let evaluated = self.policy.evaluate(&minibatch.observation, &minibatch.action);
+        let log_ratio = evaluated.log_prob - &minibatch.log_prob;
+        let advantage = match config.normalise_advantage {
+            true => standardised(&minibatch.advantage),
+            false => minibatch.advantage.shallow_clone(),
+        };
+        let policy_loss = policy_loss(&log_ratio, &advantage, config.clip);
+        let value_loss =
+            value_loss(&evaluated.value, &minibatch.value, &minibatch.returns, config.value_clip);
+        let entropy = evaluated.entropy.mean(Kind::Float);
+        let loss =
+            &policy_loss + &value_loss * config.value_coefficient - &entropy * config.entropy_coefficient;
+        self.policy.parameters.backward(&loss)?;
+        let log_ratio = log_ratio.detach();
+        let clipped = (log_ratio.exp() - 1.0).abs().gt(config.clip);
+        Ok(Losses {
+            policy: policy_loss.double_value(&[]),
+            value: value_loss.double_value(&[]),
+            entropy: entropy.double_value(&[]),
+            approximate_kl: approximate_kl(&log_ratio),
+            clip_fraction: clipped.to_kind(Kind::Float).mean(Kind::Float).double_value(&[]),
+        })
     }
 
     /// Saves or restores the policy and the optimiser.
@@ -289,7 +347,12 @@ fn explained_variance(value: &Tensor, returns: &Tensor) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use imago::memory::slice_mut;
+    use imago::nn::{Activation, PolicySpec, TorsoKind, TorsoSpec};
+    use imago_envs::Space;
+    use proptest::prelude::*;
 
     fn near(tensor: Tensor, wanted: f64) {
         assert!((tensor.double_value(&[]) - wanted).abs() < 1e-6, "{tensor:?} is not {wanted}");
@@ -330,5 +393,75 @@ mod tests {
         let returns = Tensor::from_slice(&[1.0f32, 2.0, 3.0]).view([-1, 1]);
         assert!((explained_variance(&returns, &returns) - 1.0).abs() < 1e-6);
         assert!(explained_variance(&returns.zeros_like(), &returns).abs() < 1e-6);
+    }
+
+    /// Rows as a rollout gives them, with probability ratios on both sides of the clip.
+    fn rows(action: &Space, features: i64, count: i64, heads: i64, rng: &mut Stream) -> Rows {
+        let action = match action {
+            Space::Discrete { n, .. } => rng.indices(*n as usize, count as usize),
+            space => rng.normals(&[count, space.len() as i64]),
+        };
+        Rows {
+            observation: rng.normals(&[count, features]),
+            action,
+            log_prob: rng.normals(&[count]) * 0.5 - 1.0,
+            advantage: rng.normals(&[count]),
+            value: rng.normals(&[count, heads]),
+            returns: rng.normals(&[count, heads]),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(80))]
+        #[test]
+        fn the_fused_gradient_is_autograds(
+            seed in 0u64..10_000,
+            (features, count, heads) in (1usize..12, 2i64..80, 1usize..4),
+            hidden in prop::collection::vec(1i64..70, 0..4),
+            (actions, continuous, relu, normalise) in (1usize..6, any::<bool>(), any::<bool>(), any::<bool>()),
+            value_clip in prop::option::of(0.05f64..1.0),
+            (clip, entropy_coefficient, value_coefficient) in (0.05f64..0.5, 0.0f64..0.1, 0.1f64..1.0),
+            (normalise_advantage, log_std) in (any::<bool>(), -1.0f64..0.5),
+        ) {
+            let action = match continuous {
+                true => Space::floats(&[actions], -1.0, 1.0),
+                false => Space::discrete(actions as i64),
+            };
+            let activation = if relu { Activation::Relu } else { Activation::Tanh };
+            let spec = PolicySpec {
+                observation: Space::floats(&[features], -1.0, 1.0),
+                action: action.clone(),
+                torso: TorsoSpec { kind: TorsoKind::Mlp, hidden, activation },
+                shared: false,
+                value_heads: heads,
+                normalise,
+                log_std,
+            };
+            let config = PpoConfig {
+                clip, value_clip, entropy_coefficient, value_coefficient, normalise_advantage, ..Default::default()
+            };
+            let mut rng = Stream::new(seed, "fused", 0, 0);
+            let mut ppo = Ppo::new(config, ActorCritic::new(spec, &mut rng).unwrap());
+            // Not the small initial head: every path of the gradient should carry weight.
+            slice_mut::<f32>(&mut ppo.policy.parameters.weights).iter_mut().for_each(|w| *w += 0.1 * rng.normal());
+            ppo.policy.update_normaliser(&(rng.normals(&[50, features as i64]) * 2.0));
+            let rows = rows(&action, features as i64, count, heads as i64, &mut rng);
+
+            let theirs = ppo.gradient(&rows).unwrap();
+            let wanted = slice::<f32>(&ppo.policy.parameters.gradient).to_vec();
+            let read = ppo.policy.features(&rows.observation);
+            let mut fused = ppo.fused.take().unwrap();
+            let ours = fused.gradient(&mut ppo.policy, &rows.plain(&read, 0, count as usize), &ppo.config);
+            let scale = wanted.iter().fold(1f32, |scale, g| scale.max(g.abs()));
+            for (slot, (a, b)) in slice::<f32>(&ppo.policy.parameters.gradient).iter().zip(&wanted).enumerate() {
+                prop_assert!((a - b).abs() < 1e-5 * scale, "{slot}: {a} is not {b} of at most {scale}");
+            }
+            let near = |a: f64, b: f64| (a - b).abs() < 1e-4 * b.abs().max(1.0);
+            prop_assert!(near(ours.policy, theirs.policy), "{ours:?} is not {theirs:?}");
+            prop_assert!(near(ours.value, theirs.value), "{ours:?} is not {theirs:?}");
+            prop_assert!(near(ours.entropy, theirs.entropy), "{ours:?} is not {theirs:?}");
+            prop_assert!(near(ours.approximate_kl, theirs.approximate_kl), "{ours:?} is not {theirs:?}");
+            prop_assert!(near(ours.clip_fraction, theirs.clip_fraction), "{ours:?} is not {theirs:?}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Adam (Kingma & Ba 2015, algorithm 1) over one flat buffer, in one pass and with its state in reach.
 
+use super::dense::vectorised;
 use super::flat::Flat;
 use crate::Result;
 use crate::memory::{slice, slice_mut};
@@ -39,11 +40,16 @@ impl Adam {
         let [first, second] = &mut self.moments;
         let moments = slice_mut::<f32>(first).iter_mut().zip(slice_mut::<f32>(second));
         let weights = slice_mut::<f32>(&mut flat.weights).iter_mut().zip(slice::<f32>(&flat.gradient));
-        for ((weight, &gradient), (m, v)) in weights.zip(moments) {
-            *m = keep1 * *m + new1 * gradient;
-            *v = keep2 * *v + new2 * gradient * gradient;
-            *weight -= step_size * *m / (v.sqrt() * root_scale + epsilon);
-        }
+        vectorised(
+            #[inline(always)]
+            || {
+                for ((weight, &gradient), (m, v)) in weights.zip(moments) {
+                    *m = keep1 * *m + new1 * gradient;
+                    *v = keep2 * *v + new2 * gradient * gradient;
+                    *weight -= step_size * *m / (v.sqrt() * root_scale + epsilon);
+                }
+            },
+        );
     }
 
     /// Saves or restores moments and step count.

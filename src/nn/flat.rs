@@ -4,6 +4,7 @@
 //! slot starts on a 64-byte boundary, so that vectorised kernels see the same alignment in every copy of the
 //! parameters: the same bits in every worker.
 
+use super::dense::vectorised;
 use crate::memory::{slice, slice_mut};
 use crate::random::Stream;
 use crate::run::State;
@@ -128,7 +129,18 @@ impl Flat {
 
     /// Euclidean norm of the whole gradient, summed in a fixed order in 64 bits.
     pub fn gradient_norm(&self) -> f64 {
-        slice::<f32>(&self.gradient).iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>().sqrt()
+        let gradient = slice::<f32>(&self.gradient);
+        let mut sums = [0f64; ALIGNMENT];
+        vectorised(
+            #[inline(always)]
+            || {
+                // Slots are padded with zeros, so the buffer is a whole number of chunks.
+                for chunk in gradient.chunks_exact(ALIGNMENT) {
+                    sums.iter_mut().zip(chunk).for_each(|(sum, &g)| *sum += f64::from(g) * f64::from(g));
+                }
+            },
+        );
+        sums.iter().sum::<f64>().sqrt()
     }
 
     /// Scales the gradient so that its norm is at most `max_norm`; returns the norm before.

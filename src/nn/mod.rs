@@ -1,6 +1,8 @@
 //! Networks: parameters in one flat buffer, torsos, heads, normalisers, the actor-critic.
 
 mod adam;
+mod compact;
+mod dense;
 mod distribution;
 mod flat;
 mod normaliser;
@@ -8,8 +10,10 @@ mod policy;
 mod torso;
 
 pub use adam::Adam;
+pub use compact::{Choice, Compact, Decision, gaussian_log_prob, log_softmax};
+pub use dense::{Dense, Trace, vectorised};
 pub use distribution::Distribution;
 pub use flat::{Flat, Init, Layout, Slot};
 pub use normaliser::RunningNorm;
-pub use policy::{Acted, ActorCritic, Evaluated, Head, PolicySpec, Snapshot};
+pub use policy::{ActorCritic, Evaluated, Head, PolicySpec, Snapshot};
 pub use torso::{Activation, Linear, Mlp, Torso, TorsoKind, TorsoSpec, features_of};

@@ -60,6 +60,17 @@ impl RunningNorm {
         }
     }
 
+    /// [`RunningNorm::normalise`] in plain memory: rows of `from`, `[…, features]`, into `to`, bit for bit the same.
+    pub fn normalise_rows(&self, from: &[f32], to: &mut [f32]) {
+        let features = self.mean.len();
+        let clip = self.clip.map_or(f32::INFINITY, |clip| clip as f32);
+        for (i, (&mean, &variance)) in self.mean.iter().zip(&self.variance).enumerate() {
+            let (shift, scale) = (mean as f32, (1.0 / (variance + self.epsilon).sqrt()) as f32);
+            let column = to.iter_mut().zip(from).skip(i).step_by(features);
+            column.for_each(|(to, from)| *to = ((from - shift) * scale).clamp(-clip, clip));
+        }
+    }
+
     /// Saves or restores the statistics.
     pub fn state(&mut self, state: &mut State) -> Result<()> {
         state.value("mean", &mut self.mean)?;
@@ -92,6 +103,9 @@ mod tests {
         let normalised = norm.normalise(&rows);
         assert!(normalised.mean(Kind::Float).abs().double_value(&[]) < 1e-5);
         assert!((normalised.std(false).double_value(&[]) - 1.0).abs() < 1e-5);
+        let mut plain = vec![0.0; 300];
+        norm.normalise_rows(crate::memory::slice(&rows.contiguous()), &mut plain);
+        assert_eq!(plain, crate::memory::slice::<f32>(&normalised));
     }
 
     #[test]

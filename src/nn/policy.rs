@@ -1,5 +1,7 @@
 //! The actor-critic: one description, from which learner and workers build the same network.
 
+use super::compact::{Choice, Compact, Decision, WIDEST};
+use super::dense::Dense;
 use super::distribution::Distribution;
 use super::flat::{Flat, Init, Layout};
 use super::normaliser::RunningNorm;
@@ -8,7 +10,7 @@ use crate::memory::slice;
 use crate::random::Stream;
 use crate::run::State;
 use crate::{Error, Result};
-use imago_envs::Space;
+use imago_envs::{Dtype, Space};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tch::Tensor;
@@ -65,17 +67,7 @@ pub struct ActorCritic {
     policy: Linear,
     log_std: Option<usize>,
     value: Linear,
-}
-
-/// What the policy did in a batch of states.
-#[derive(Debug)]
-pub struct Acted {
-    /// int64 `[B]` or float32 `[B, A]`, before any clipping to the action space.
-    pub action: Tensor,
-    /// log π(action), `[B]`.
-    pub log_prob: Tensor,
-    /// `[B, H]`, one column for each value head.
-    pub value: Tensor,
+    compact: Option<Compact>,
 }
 
 /// What the policy thinks of actions already taken.
@@ -128,16 +120,47 @@ impl ActorCritic {
         let observed = spec.observation.features();
         let normaliser = spec.normalise.then(|| RunningNorm::new(observed, 1e-8, Some(10.0)));
         let parameters = Flat::new(layout, rng);
-        Ok(Self { spec, parameters, normaliser, torso, value_torso, policy, log_std, value })
+        let mut built =
+            Self { spec, parameters, normaliser, torso, value_torso, policy, log_std, value, compact: None };
+        built.compact = built.find_compact();
+        Ok(built)
+    }
+
+    /// Both networks in plain memory: for perceptrons of moderate width over vectors of floats, with a torso for
+    /// policy and value each, and one choice or one vector of floats as action.
+    fn find_compact(&self) -> Option<Compact> {
+        let vectors = matches!(self.spec.observation, Space::Box { dtype: Dtype::F32, .. });
+        let perceptron = self.spec.torso.kind == TorsoKind::Mlp;
+        let head = matches!(self.spec.head(), Head::Categorical | Head::DiagonalGaussian);
+        if !(vectors && perceptron && head) {
+            return None;
+        }
+        let layout = &self.parameters.layout;
+        let compact = Compact {
+            policy: Dense::new(layout, self.torso.mlp(), &self.policy)?,
+            value: Dense::new(layout, self.value_torso.as_ref()?.mlp(), &self.value)?,
+            log_std: self.log_std.map(|index| layout[index].offset),
+        };
+        (compact.policy.width().max(compact.value.width()) <= WIDEST).then_some(compact)
+    }
+
+    /// The fast path through the same parameters, where there is one.
+    pub fn compact(&self) -> Option<&Compact> {
+        self.compact.as_ref()
+    }
+
+    /// What the networks read of observations `[B, …]`: floats, standardised if the policy does that.
+    pub fn features(&self, observation: &Tensor) -> Tensor {
+        let x = self.torso.prepare(&self.spec.observation, observation);
+        match &self.normaliser {
+            Some(normaliser) => normaliser.normalise(&x),
+            None => x,
+        }
     }
 
     /// Action distribution and values `[B, H]` in a batch of observations `[B, …]`.
     pub fn forward(&self, observation: &Tensor) -> (Distribution, Tensor) {
-        let x = self.torso.prepare(&self.spec.observation, observation);
-        let x = match &self.normaliser {
-            Some(normaliser) => normaliser.normalise(&x),
-            None => x,
-        };
+        let x = self.features(observation);
         let features = self.torso.forward(&self.parameters, &x);
         let value_features = self.value_torso.as_ref().map(|torso| torso.forward(&self.parameters, &x));
         let value = self.value.forward(&self.parameters, value_features.as_ref().unwrap_or(&features));
@@ -152,22 +175,29 @@ impl ActorCritic {
         (distribution, value)
     }
 
-    /// Samples an action in each state, without gradients; `noise` as in [`Distribution::sample`].
-    pub fn act(&self, observation: &Tensor, noise: &mut [Stream]) -> Acted {
+    /// Decides in each state of `observation`, `[n, …]`; without gradients, and on the fast path without allocating.
+    pub fn decide(&self, observation: &Tensor, choice: Choice, to: &mut Decision) {
+        if let Some(compact) = &self.compact {
+            let (weights, n) = (slice(&self.parameters.weights), observation.size()[0] as usize);
+            return compact.decide(weights, self.normaliser.as_ref(), slice(observation), n, choice, to);
+        }
         tch::no_grad(|| {
             let (distribution, value) = self.forward(observation);
-            let action = distribution.sample(noise);
-            Acted { log_prob: distribution.log_prob(&action), action, value }
-        })
-    }
-
-    /// The most probable action in each state.
-    pub fn act_deterministic(&self, observation: &Tensor) -> Tensor {
-        tch::no_grad(|| self.forward(observation).0.mode())
+            let action = match choice {
+                Choice::Sample(noise) => distribution.sample(noise),
+                Choice::Mode => distribution.mode(),
+            };
+            to.copy_from(&action, &distribution.log_prob(&action), &value);
+        });
     }
 
     /// Values `[B, H]`, without gradients.
     pub fn value(&self, observation: &Tensor) -> Tensor {
+        if self.compact.is_some() {
+            let mut decision = Decision::default();
+            self.decide(observation, Choice::Mode, &mut decision);
+            return Tensor::from_slice(&decision.value).view([-1, self.spec.value_heads as i64]);
+        }
         tch::no_grad(|| self.forward(observation).1)
     }
 
@@ -240,7 +270,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::nn::Activation;
-    use imago_envs::Dtype;
+    use imago_envs::{Dtype, LeafBuf};
     use tch::Kind;
 
     fn spec(observation: Space, action: Space, kind: TorsoKind, hidden: &[i64]) -> PolicySpec {
@@ -310,9 +340,52 @@ mod tests {
         let mut b = ActorCritic::new(spec, &mut Stream::new(1, "init", 0, 0)).unwrap();
         let x = Stream::new(0, "x", 0, 0).normals(&[5, 3]);
         a.update_normaliser(&(&x * 3.0));
-        assert_ne!(a.act_deterministic(&x), b.act_deterministic(&x));
+        let action = |policy: &ActorCritic| {
+            let mut decision = Decision::default();
+            policy.decide(&x, Choice::Mode, &mut decision);
+            decision.action
+        };
+        assert_ne!(action(&a), action(&b));
         b.restore(&a.snapshot()).unwrap();
-        assert_eq!(a.act_deterministic(&x), b.act_deterministic(&x));
+        assert_eq!(action(&a), action(&b));
         assert_eq!(a.value(&x), b.value(&x));
+    }
+
+    #[test]
+    fn the_fast_path_decides_as_the_other_one() {
+        for action in [Space::discrete(3), Space::floats(&[2], -1.0, 1.0)] {
+            let spec = PolicySpec {
+                value_heads: 2,
+                normalise: true,
+                log_std: -0.5,
+                ..spec(Space::floats(&[4], -1.0, 1.0), action, TorsoKind::Mlp, &[16, 16])
+            };
+            let mut policy = ActorCritic::new(spec, &mut Stream::new(0, "init", 0, 0)).unwrap();
+            let x = Stream::new(0, "x", 0, 0).normals(&[7, 4]);
+            policy.update_normaliser(&(&x * 2.0 + 1.0));
+            let decide = |policy: &ActorCritic, sample: bool| {
+                let mut decision = Decision::default();
+                let mut noise = [Stream::new(3, "noise", 0, 0)];
+                let choice = if sample { Choice::Sample(&mut noise) } else { Choice::Mode };
+                policy.decide(&x, choice, &mut decision);
+                decision
+            };
+            assert!(policy.compact.is_some());
+            let fast = [false, true].map(|sample| decide(&policy, sample));
+            policy.compact = None;
+            let slow = [false, true].map(|sample| decide(&policy, sample));
+            for (slow, fast) in slow.iter().zip(&fast) {
+                let near = |a: &[f32], b: &[f32]| {
+                    assert_eq!(a.len(), b.len());
+                    assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5), "{a:?} is not {b:?}");
+                };
+                near(&slow.log_prob, &fast.log_prob);
+                near(&slow.value, &fast.value);
+                match (&slow.action, &fast.action) {
+                    (LeafBuf::F32(a), LeafBuf::F32(b)) => near(a, b),
+                    (a, b) => assert_eq!(a, b),
+                }
+            }
+        }
     }
 }

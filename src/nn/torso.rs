@@ -182,6 +182,11 @@ impl Torso {
         Ok(Self { convolutions, mlp, features: *spec.hidden.last().unwrap_or(&input) })
     }
 
+    /// The fully connected layers.
+    pub fn mlp(&self) -> &Mlp {
+        &self.mlp
+    }
+
     /// Features `[B, features]` of observations prepared by [`Torso::prepare`].
     pub fn forward(&self, flat: &Flat, x: &Tensor) -> Tensor {
         if self.convolutions.is_empty() {

@@ -7,7 +7,7 @@
 use super::batch::{Batch, Ends, Lead};
 use super::episode::clip_to_space;
 use crate::memory::{Column, slice};
-use crate::nn::{ActorCritic, PolicySpec, Snapshot};
+use crate::nn::{ActorCritic, Choice, Decision, PolicySpec, Snapshot};
 use crate::random::Stream;
 use crate::run::State;
 use crate::{Error, Result};
@@ -60,6 +60,8 @@ struct Group {
     final_at: Vec<(usize, usize)>,
     final_observation: Leaves,
     final_value: Tensor,
+    /// What the policy decided in the step that is being taken.
+    decision: Decision,
     /// Actions as executed, where they are clipped.
     executed: Vec<f32>,
 }
@@ -114,16 +116,6 @@ impl Leaves {
     }
 }
 
-/// What the policy decided in one step of a group, as plain memory.
-struct Decided<'a> {
-    /// `[n, …]`
-    action: Leaf<'a>,
-    /// `[n]`
-    log_prob: &'a [f32],
-    /// `[n, H]`
-    value: &'a [f32],
-}
-
 /// Seed of an episode of a group's environment, the same whichever group it is in.
 fn episode_seeds(seed: u64, first: usize) -> impl Fn(usize, u64) -> u64 {
     move |env, episode| Stream::seed(seed, "episode", (first + env) as u64, episode)
@@ -167,6 +159,7 @@ impl Group {
             final_at: Vec::new(),
             final_observation: Leaves::zeros(&[0], &observation),
             final_value: Tensor::zeros([0, spec.policy.value_heads as i64], (Kind::Float, Device::Cpu)),
+            decision: Decision::default(),
             executed: Vec::new(),
             envs,
         };
@@ -183,14 +176,9 @@ impl Group {
         self.finished.clear();
         let steps = self.buffers.reward.tensor().size()[0];
         for t in 0..steps {
-            let acted =
-                policy.act(&self.buffers.observation.tensor().get(t), std::slice::from_mut(&mut noise));
-            let action = match acted.action.kind() {
-                Kind::Float => Leaf::F32(slice(&acted.action)),
-                _ => Leaf::I64(slice(&acted.action)),
-            };
-            let decided = Decided { action, log_prob: slice(&acted.log_prob), value: slice(&acted.value) };
-            self.step(t as usize, &decided)?;
+            let seen = self.buffers.observation.tensor().get(t);
+            policy.decide(&seen, Choice::Sample(std::slice::from_mut(&mut noise)), &mut self.decision);
+            self.step(t as usize)?;
         }
         let last = policy.value(&self.buffers.observation.tensor().get(steps));
         let rest = self.buffers.value.len() - last.numel();
@@ -200,21 +188,22 @@ impl Group {
         Ok(())
     }
 
-    /// Writes row `t`: what was decided, and what the environments make of it. Allocates nothing once the
+    /// Writes row `t`: the decision, and what the environments make of it. Allocates nothing once the
     /// buffers of finals have grown to the rollouts' needs.
-    fn step(&mut self, t: usize, decided: &Decided) -> Result<()> {
+    fn step(&mut self, t: usize) -> Result<()> {
         let n = self.envs.len();
         let seeds = episode_seeds(self.seed, self.first);
         let (observation_space, action_space) = (self.envs.observation_space(), self.envs.action_space());
         let size = n * observation_space.len();
         let buffers = &mut self.buffers;
         let row = t * n..(t + 1) * n;
+        let decided = &self.decision;
         let width = decided.value.len();
-        buffers.value[t * width..(t + 1) * width].copy_from_slice(decided.value);
-        buffers.log_prob[row.clone()].copy_from_slice(decided.log_prob);
+        buffers.value[t * width..(t + 1) * width].copy_from_slice(&decided.value);
+        buffers.log_prob[row.clone()].copy_from_slice(&decided.log_prob);
         buffers.start[row.clone()].copy_from_slice(&self.starts);
-        buffers.action.row(t, n * action_space.len()).copy_from(decided.action);
-        let executed = match decided.action {
+        buffers.action.row(t, n * action_space.len()).copy_from(decided.action.leaf());
+        let executed = match decided.action.leaf() {
             Leaf::F32(chosen) => {
                 self.executed.clear();
                 self.executed.extend_from_slice(chosen);
@@ -621,14 +610,16 @@ mod tests {
         let policy = policy(&spec);
         let mut group = Group::new(group(4, false), 0, 0, &spec).unwrap();
         group.collect(&policy, 0).unwrap();
-        let action = [0.5; 4];
-        let decided = Decided { action: Leaf::F32(&action), log_prob: &[0.0; 4], value: &[0.0; 8] };
         group.finals.clear();
         group.final_at.clear();
         group.finished.clear();
         let before = allocations::in_this_thread();
+        // The policy is a small perceptron: deciding is part of it.
+        let seen = group.buffers.observation.tensor().get(0);
         for t in 0..16 {
-            group.step(t, &decided).unwrap();
+            let mut noise = [Stream::new(0, "noise", 0, t as u64)];
+            policy.decide(&seen, Choice::Sample(&mut noise), &mut group.decision);
+            group.step(t).unwrap();
         }
         assert_eq!(allocations::in_this_thread() - before, 0);
         assert!(!group.finished.is_empty(), "ends are part of it");

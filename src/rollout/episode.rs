@@ -1,11 +1,11 @@
 //! Whole episodes: evaluation, demonstrations, random baselines. Never part of training: own environments, own
 //! seeds, no statistics updated.
 
-use crate::nn::ActorCritic;
+use crate::nn::{ActorCritic, Choice, Decision};
 use crate::random::Stream;
 use crate::{Error, Result};
 use imago_envs::{Finals, Leaf, LeafBuf, Row, Space, VecEnv};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 /// An evaluation must come back: episodes of more steps than this are taken for endless.
 const LONGEST: usize = 1_000_000;
@@ -141,16 +141,15 @@ pub fn run_episodes(
     let mut round = vec![0u64; n];
     let mut done: Vec<Option<Episode>> = vec![None; count];
     let mut missing = count;
+    let mut decision = Decision::default();
     while missing > 0 {
         let mut action = match actor {
             Actor::Random => random_actions(&action_space, &mut noise),
             Actor::Policy { policy, deterministic } => {
                 let seen = leaf_tensor(&observation, &space);
-                let action = match deterministic {
-                    true => policy.act_deterministic(&seen),
-                    false => policy.act(&seen, &mut noise).action,
-                };
-                leaf_buf(&action)
+                let choice = if *deterministic { Choice::Mode } else { Choice::Sample(&mut noise) };
+                policy.decide(&seen, choice, &mut decision);
+                decision.action.clone()
             }
         };
         if let LeafBuf::F32(values) = &mut action {
@@ -203,12 +202,4 @@ pub fn run_episodes(
         }
     }
     Ok(done.into_iter().flatten().collect())
-}
-
-fn leaf_buf(action: &Tensor) -> LeafBuf {
-    let action = action.contiguous();
-    match action.kind() {
-        Kind::Float => LeafBuf::F32(crate::memory::slice(&action).to_vec()),
-        _ => LeafBuf::I64(crate::memory::slice(&action).to_vec()),
-    }
 }
