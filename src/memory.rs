@@ -1,6 +1,7 @@
 //! A tensor's memory as a Rust slice, without a copy.
 
-use tch::{Tensor, kind::Element};
+use imago_envs::Leaf;
+use tch::{Kind, Tensor, kind::Element};
 
 /// The values of a contiguous tensor in main memory.
 ///
@@ -24,6 +25,18 @@ pub fn slice_mut<T: Element>(tensor: &mut Tensor) -> &mut [T] {
     // SAFETY: as above. Other tensors may be views of the same memory (that is the point of `nn::Flat`); they
     // are only touched through libtorch, by the same thread, never while this slice is alive.
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr() as *mut T, tensor.numel()) }
+}
+
+/// The values of a contiguous tensor of observations or actions, whatever their kind.
+///
+/// # Panics
+/// As [`slice()`], and for kinds that no space stores.
+pub fn leaf(tensor: &Tensor) -> Leaf<'_> {
+    match tensor.kind() {
+        Kind::Float => Leaf::F32(slice(tensor)),
+        Kind::Uint8 => Leaf::U8(slice(tensor)),
+        _ => Leaf::I64(slice(tensor)),
+    }
 }
 
 fn check<T: Element>(tensor: &Tensor) {

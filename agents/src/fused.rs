@@ -6,13 +6,13 @@
 
 use crate::ppo::{Losses, PpoConfig};
 use imago::memory::{slice, slice_mut};
-use imago::nn::{ActorCritic, Compact, Dense, Trace, gaussian_log_prob, log_softmax};
+use imago::nn::{ActorCritic, Compact, CompactTrace, Dense, Trace, gaussian_log_prob, log_softmax};
 use imago_envs::Leaf;
 
 /// Rows of a rollout as plain memory, B of them.
 pub struct Minibatch<'a> {
-    /// Observations as the networks read them, `[B, F]`.
-    pub features: &'a [f32],
+    /// Observations as the networks read them: floats `[B, F]`, or images as they were seen.
+    pub input: Leaf<'a>,
     /// Choices `[B]` or floats `[B, A]`.
     pub action: Leaf<'a>,
     /// log π_old, `[B]`.
@@ -28,8 +28,7 @@ pub struct Minibatch<'a> {
 /// The gradient of PPO's loss for policies with a fast path.
 pub struct FusedPpo {
     compact: Compact,
-    policy: Trace,
-    value: Trace,
+    trace: CompactTrace,
     advantage: Vec<f32>,
 }
 
@@ -50,7 +49,7 @@ impl FusedPpo {
     /// For the networks of `policy`; `None` where only autograd knows their gradients.
     pub fn new(policy: &ActorCritic) -> Option<Self> {
         let compact = policy.compact()?.clone();
-        Some(Self { compact, policy: Trace::default(), value: Trace::default(), advantage: Vec::new() })
+        Some(Self { compact, trace: CompactTrace::default(), advantage: Vec::new() })
     }
 
     /// Writes the gradient of L = L_policy + c_v · L_value − c_e · mean entropy into `policy.parameters.gradient`.
@@ -64,16 +63,14 @@ impl FusedPpo {
         let gradient = slice_mut::<f32>(&mut policy.parameters.gradient);
         let rows = minibatch.log_prob.len();
         let mut losses = Losses::default();
-        self.compact.policy.forward(weights, minibatch.features, rows, &mut self.policy);
-        self.compact.value.forward(weights, minibatch.features, rows, &mut self.value);
+        self.compact.forward(weights, minibatch.input, rows, &mut self.trace);
         match config.normalise_advantage {
             true => standardise(minibatch.advantage, &mut self.advantage),
             false => minibatch.advantage.clone_into(&mut self.advantage),
         }
         self.policy_loss(weights, gradient, minibatch, config, &mut losses);
         self.value_loss(minibatch, config, &mut losses);
-        self.compact.policy.backward(weights, gradient, minibatch.features, &mut self.policy);
-        self.compact.value.backward(weights, gradient, minibatch.features, &mut self.value);
+        self.compact.backward(weights, gradient, minibatch.input, &mut self.trace);
         losses
     }
 
@@ -95,7 +92,7 @@ impl FusedPpo {
         let entropy_share = config.entropy_coefficient as f32 * share;
         let (mut policy_loss, mut entropy, mut divergence, mut clipped) = (0f64, 0f64, 0f64, 0usize);
         let width = self.compact.policy.outputs();
-        let (output, d_output) = self.policy.output_and_gradient();
+        let (output, d_output) = self.trace.policy.output_and_gradient();
         // What a row's log-probability adds to the loss; returns the gradient by it.
         let mut surrogate = |row: usize, log_prob: f32| {
             let log_ratio = log_prob - minibatch.log_prob[row];
@@ -160,7 +157,7 @@ impl FusedPpo {
     fn value_loss(&mut self, minibatch: &Minibatch, config: &PpoConfig, losses: &mut Losses) {
         let rows = minibatch.log_prob.len();
         let scale = 2.0 * config.value_coefficient as f32 / rows as f32;
-        let (output, d_output) = self.value.output_and_gradient();
+        let (output, d_output) = self.trace.value.output_and_gradient();
         let mut loss = 0f64;
         for (((&v, &old), &target), d) in
             output.iter().zip(minibatch.value).zip(minibatch.returns).zip(d_output)
@@ -240,6 +237,6 @@ pub fn discriminator_gradient(
         let d_entropy = -x * probability * (1.0 - probability);
         d_output[at] = (share * (probability - label - entropy_bonus * d_entropy)) as f32;
     }
-    dense.backward(weights, gradient, features, trace);
+    dense.backward(weights, gradient, features, None, trace);
     figures
 }

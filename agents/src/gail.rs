@@ -182,7 +182,7 @@ impl Discriminator {
         }
         Self {
             adam: Adam::new(&flat, 1e-8),
-            dense: if config.spectral_norm { None } else { Dense::new(&flat.layout, &mlp, &out) },
+            dense: (!config.spectral_norm).then(|| Dense::new(&flat.layout, &mlp, Some(&out))),
             normaliser: config.normalise.then(|| RunningNorm::new(input as usize, 1e-5, None)),
             flat,
             mlp,

@@ -2,7 +2,7 @@
 //! (Huang et al. 2022, "The 37 implementation details").
 
 use crate::fused::{FusedPpo, Minibatch};
-use imago::memory::slice;
+use imago::memory::{leaf, slice};
 use imago::nn::{ActorCritic, Adam};
 use imago::rollout::{AdvantageInput, Batch, generalised_advantage};
 use imago::run::{Log, State};
@@ -143,23 +143,25 @@ impl Rows {
         }
     }
 
-    /// `count` rows from `start` in plain memory; `features` are what the networks read of all observations.
-    fn plain<'a>(&'a self, features: &'a Tensor, start: usize, count: usize) -> Minibatch<'a> {
-        let rows = |x: &'a Tensor| {
-            let width = x.size()[1..].iter().product::<i64>() as usize;
-            &slice::<f32>(x)[start * width..(start + count) * width]
+    /// `count` rows from `start` in plain memory; `input` is what the fast path reads of all observations.
+    fn plain<'a>(&'a self, input: &'a Tensor, start: usize, count: usize) -> Minibatch<'a> {
+        let width = |x: &Tensor| x.size()[1..].iter().product::<i64>() as usize;
+        let leaves = |x: &'a Tensor| {
+            let (start, count) = (start * width(x), count * width(x));
+            match leaf(x) {
+                Leaf::F32(values) => Leaf::F32(&values[start..start + count]),
+                Leaf::U8(values) => Leaf::U8(&values[start..start + count]),
+                Leaf::I64(values) => Leaf::I64(&values[start..start + count]),
+            }
         };
-        let action = match self.action.kind() {
-            Kind::Float => Leaf::F32(rows(&self.action)),
-            _ => Leaf::I64(&slice(&self.action)[start..start + count]),
-        };
+        let floats = |x: &'a Tensor| leaves(x).f32();
         Minibatch {
-            features: rows(features),
-            action,
-            log_prob: rows(&self.log_prob),
-            advantage: rows(&self.advantage),
-            value: rows(&self.value),
-            returns: rows(&self.returns),
+            input: leaves(input),
+            action: leaves(&self.action),
+            log_prob: floats(&self.log_prob),
+            advantage: floats(&self.advantage),
+            value: floats(&self.value),
+            returns: floats(&self.returns),
         }
     }
 
@@ -266,12 +268,12 @@ impl Ppo {
             let order = Tensor::from_slice(&rng.permutation(count as usize));
             let shuffled = rows.map(|x| x.index_select(0, &order));
             // Statistics stand still during an update: what the networks read is computed once an epoch.
-            let features = self.fused.is_some().then(|| self.policy.features(&shuffled.observation));
+            let input = self.fused.is_some().then(|| self.policy.input(&shuffled.observation));
             for start in (0..count).step_by(size as usize) {
                 let size = size.min(count - start);
-                let losses = match (&mut self.fused, &features) {
-                    (Some(fused), Some(features)) => {
-                        let minibatch = shuffled.plain(features, start as usize, size as usize);
+                let losses = match (&mut self.fused, &input) {
+                    (Some(fused), Some(input)) => {
+                        let minibatch = shuffled.plain(input, start as usize, size as usize);
                         fused.gradient(&mut self.policy, &minibatch, &self.config)
                     }
                     _ => self.gradient(&shuffled.map(|x| x.narrow(0, start, size)))?,
@@ -351,7 +353,7 @@ mod tests {
     use super::*;
     use imago::memory::slice_mut;
     use imago::nn::{Activation, PolicySpec, TorsoKind, TorsoSpec};
-    use imago_envs::Space;
+    use imago_envs::{Dtype, Space};
     use proptest::prelude::*;
 
     fn near(tensor: Tensor, wanted: f64) {
@@ -396,13 +398,19 @@ mod tests {
     }
 
     /// Rows as a rollout gives them, with probability ratios on both sides of the clip.
-    fn rows(action: &Space, features: i64, count: i64, heads: i64, rng: &mut Stream) -> Rows {
+    fn rows(action: &Space, observation: &Space, count: i64, heads: i64, rng: &mut Stream) -> Rows {
         let action = match action {
             Space::Discrete { n, .. } => rng.indices(*n as usize, count as usize),
             space => rng.normals(&[count, space.len() as i64]),
         };
+        let shape: Vec<i64> =
+            [count].into_iter().chain(observation.shape().iter().map(|&d| d as i64)).collect();
         Rows {
-            observation: rng.normals(&[count, features]),
+            observation: match observation.dtype() {
+                Dtype::U8 => rng.uniforms(&shape) * 255.0,
+                _ => rng.normals(&shape),
+            }
+            .to_kind(if observation.dtype() == Dtype::U8 { Kind::Uint8 } else { Kind::Float }),
             action,
             log_prob: rng.normals(&[count]) * 0.5 - 1.0,
             advantage: rng.normals(&[count]),
@@ -422,19 +430,32 @@ mod tests {
             value_clip in prop::option::of(0.05f64..1.0),
             (clip, entropy_coefficient, value_coefficient) in (0.05f64..0.5, 0.0f64..0.1, 0.1f64..1.0),
             (normalise_advantage, log_std) in (any::<bool>(), -1.0f64..0.5),
+            (shared, image) in (any::<bool>(), prop::option::of((1usize..4, 16usize..30, any::<bool>()))),
         ) {
             let action = match continuous {
                 true => Space::floats(&[actions], -1.0, 1.0),
                 false => Space::discrete(actions as i64),
             };
-            let activation = if relu { Activation::Relu } else { Activation::Tanh };
+            let observation = match image {
+                None => Space::floats(&[features], -1.0, 1.0),
+                Some((channels, side, last)) => {
+                    let shape = if last { vec![side, side, channels] } else { vec![channels, side, side] };
+                    let count = side * side * channels;
+                    Space::Box { shape, dtype: Dtype::U8, low: vec![0.0; count], high: vec![255.0; count] }
+                }
+            };
+            let (kind, activation) = match (image, relu) {
+                (Some(_), _) => (TorsoKind::Icm, Activation::Elu),
+                (None, true) => (TorsoKind::Mlp, Activation::Relu),
+                (None, false) => (TorsoKind::Mlp, Activation::Tanh),
+            };
             let spec = PolicySpec {
-                observation: Space::floats(&[features], -1.0, 1.0),
+                observation: observation.clone(),
                 action: action.clone(),
-                torso: TorsoSpec { kind: TorsoKind::Mlp, hidden, activation },
-                shared: false,
+                torso: TorsoSpec { kind, hidden, activation },
+                shared: shared || image.is_some(),
                 value_heads: heads,
-                normalise,
+                normalise: normalise && image.is_none(),
                 log_std,
             };
             let config = PpoConfig {
@@ -444,12 +465,14 @@ mod tests {
             let mut ppo = Ppo::new(config, ActorCritic::new(spec, &mut rng).unwrap());
             // Not the small initial head: every path of the gradient should carry weight.
             slice_mut::<f32>(&mut ppo.policy.parameters.weights).iter_mut().for_each(|w| *w += 0.1 * rng.normal());
-            ppo.policy.update_normaliser(&(rng.normals(&[50, features as i64]) * 2.0));
-            let rows = rows(&action, features as i64, count, heads as i64, &mut rng);
+            let rows = rows(&action, &observation, count, heads as i64, &mut rng);
+            ppo.policy.update_normaliser(&(&rows.observation * 2.0));
+            // A shared torso without a layer of its own is left to autograd.
+            prop_assume!(ppo.fused.is_some());
 
             let theirs = ppo.gradient(&rows).unwrap();
             let wanted = slice::<f32>(&ppo.policy.parameters.gradient).to_vec();
-            let read = ppo.policy.features(&rows.observation);
+            let read = ppo.policy.input(&rows.observation);
             let mut fused = ppo.fused.take().unwrap();
             let ours = fused.gradient(&mut ppo.policy, &rows.plain(&read, 0, count as usize), &ppo.config);
             let scale = wanted.iter().fold(1f32, |scale, g| scale.max(g.abs()));

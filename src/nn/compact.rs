@@ -1,26 +1,51 @@
-//! The actor-critic of control tasks in plain memory: separate small perceptrons for policy and value over a
-//! vector observation. Workers, evaluation and the fused learner step all take this path where it fits.
+//! Small actor-critics in plain memory, without libtorch: perceptrons over vectors, convolutions over small images.
+//! Workers, evaluation and the fused learner step all take this path where it fits.
 
+use super::convolution::{Convolutions, ImageTrace};
 use super::dense::{Dense, Trace};
+use super::flat::Slot;
 use super::normaliser::RunningNorm;
+use super::torso::{Linear, Torso};
 use crate::memory::slice;
 use crate::random::Stream;
-use imago_envs::LeafBuf;
+use imago_envs::{Dtype, Leaf, LeafBuf, Space};
 use std::f32::consts::PI;
 use tch::{Kind, Tensor};
 
 /// Layers wider than this are libtorch's: its kernels win there, and may use several threads.
-pub(super) const WIDEST: usize = 512;
+const WIDEST: usize = 512;
 
-/// An [`ActorCritic`](super::ActorCritic)'s two networks, their places in its parameter buffer, and its head.
+/// An [`ActorCritic`](super::ActorCritic)'s networks, their places in its parameter buffer, and its head.
 #[derive(Clone, Debug)]
 pub struct Compact {
-    /// Observation features → logits or means, `[rows, A]`.
+    /// What policy and value share, if they do.
+    trunk: Option<Trunk>,
+    /// Features → logits or means, `[rows, A]`.
     pub policy: Dense,
-    /// Observation features → values, `[rows, H]`.
+    /// Features → values, `[rows, H]`.
     pub value: Dense,
     /// First float of log σ, `[A]`, of independent normals; `None` where the action is one of `A` choices.
     pub log_std: Option<usize>,
+}
+
+/// A torso that policy and value share: convolutions, then fully connected layers.
+#[derive(Clone, Debug)]
+struct Trunk {
+    convolutions: Option<Convolutions>,
+    mlp: Dense,
+}
+
+/// What a forward pass of [`Compact`] leaves for the backward pass.
+#[derive(Debug, Default)]
+pub struct CompactTrace {
+    images: ImageTrace,
+    trunk: Trace,
+    /// Of the policy network.
+    pub policy: Trace,
+    /// Of the value network.
+    pub value: Trace,
+    d_features: Vec<f32>,
+    d_image_features: Vec<f32>,
 }
 
 /// What a policy decided in some states, as plain memory that is used again from step to step.
@@ -59,8 +84,8 @@ impl Decision {
 
 #[derive(Debug, Default)]
 struct Scratch {
-    features: Vec<f32>,
-    trace: Trace,
+    standardised: Vec<f32>,
+    trace: CompactTrace,
 }
 
 /// Which action to take.
@@ -97,31 +122,119 @@ fn argmax(values: &[f32]) -> usize {
 }
 
 impl Compact {
-    /// Decides in `n` states of `observation`, `[n, F]`, with `weights` and the statistics that belong to them.
-    /// Allocates nothing once `to` has been used for as many states.
+    /// The fast path of a network whose parameters lie in `layout`: perceptrons of moderate width over vectors of
+    /// floats, or convolutions over small images, with one torso for both or one each. `None` for anything else.
+    pub(super) fn new(
+        layout: &[Slot],
+        observation: &Space,
+        (torso, value_torso): (&Torso, Option<&Torso>),
+        (policy, value): (&Linear, &Linear),
+        log_std: Option<usize>,
+    ) -> Option<Self> {
+        let Space::Box { dtype, .. } = observation else { return None };
+        let convolutions = Convolutions::new(layout, torso, observation);
+        // Bytes are scaled on the way into the convolutions; vectors of bytes are rare.
+        if convolutions.is_none() && (*dtype != Dtype::F32 || !torso.convolutions.is_empty()) {
+            return None;
+        }
+        let compact = match value_torso {
+            Some(_) if convolutions.is_some() => return None,
+            Some(value_torso) => Self {
+                trunk: None,
+                policy: Dense::new(layout, torso.mlp(), Some(policy)),
+                value: Dense::new(layout, value_torso.mlp(), Some(value)),
+                log_std,
+            },
+            None => Self {
+                trunk: Some(Trunk { convolutions, mlp: Dense::new(layout, torso.mlp(), None) }),
+                policy: Dense::linear(layout, policy),
+                value: Dense::linear(layout, value),
+                log_std,
+            },
+        };
+        let trunk_width = |trunk: &Trunk| match &trunk.convolutions {
+            // The first fully connected layer reads many features, and that does no harm.
+            Some(_) => trunk.mlp.outputs(),
+            None => trunk.mlp.width(),
+        };
+        let widths =
+            [compact.policy.width(), compact.value.width(), compact.trunk.as_ref().map_or(0, trunk_width)];
+        let empty = compact.trunk.as_ref().is_some_and(|trunk| trunk.mlp.is_empty());
+        (!empty && widths.into_iter().all(|width| width <= WIDEST)).then_some(compact)
+    }
+
+    /// Outputs of both networks in `rows` states into `trace`. `input` are floats `[rows, F]` as the networks read
+    /// them, or images as they were seen.
+    pub fn forward(&self, weights: &[f32], input: Leaf, rows: usize, trace: &mut CompactTrace) {
+        let features = match (&self.trunk, input) {
+            (None, Leaf::F32(input)) => input,
+            (Some(Trunk { convolutions, mlp }), input) => {
+                let read = match (convolutions, input) {
+                    (Some(convolutions), images) => {
+                        convolutions.forward(weights, images, rows, &mut trace.images);
+                        trace.images.features()
+                    }
+                    (None, input) => input.f32(),
+                };
+                mlp.forward(weights, read, rows, &mut trace.trunk);
+                trace.trunk.output()
+            }
+            (None, other) => unreachable!("perceptrons read floats, not {other:?}"),
+        };
+        self.policy.forward(weights, features, rows, &mut trace.policy);
+        self.value.forward(weights, features, rows, &mut trace.value);
+    }
+
+    /// Writes the gradient of every weight into `gradient` from those by both networks' outputs (see
+    /// [`Trace::output_and_gradient`]). `input` and `trace` are those of the forward pass.
+    pub fn backward(&self, weights: &[f32], gradient: &mut [f32], input: Leaf, trace: &mut CompactTrace) {
+        let Some(Trunk { convolutions, mlp }) = &self.trunk else {
+            self.policy.backward(weights, gradient, input.f32(), None, &mut trace.policy);
+            self.value.backward(weights, gradient, input.f32(), None, &mut trace.value);
+            return;
+        };
+        let CompactTrace { images, trunk, policy, value, d_features, d_image_features } = trace;
+        let features = trunk.output();
+        d_features.clear();
+        d_features.resize(features.len(), 0.0);
+        self.policy.backward(weights, gradient, features, Some(d_features), policy);
+        self.value.backward(weights, gradient, features, Some(d_features), value);
+        trunk.output_and_gradient().1.copy_from_slice(d_features);
+        match convolutions {
+            None => mlp.backward(weights, gradient, input.f32(), None, trunk),
+            Some(convolutions) => {
+                d_image_features.clear();
+                d_image_features.resize(images.features().len(), 0.0);
+                mlp.backward(weights, gradient, images.features(), Some(d_image_features), trunk);
+                convolutions.backward(weights, gradient, d_image_features, images);
+            }
+        }
+    }
+
+    /// Decides in `n` states of `observation` as it was seen, with `weights` and the statistics that belong to them.
+    /// Once `to` has been used for as many states, only the matrix products allocate (a few bytes each).
     pub fn decide(
         &self,
         weights: &[f32],
         normaliser: Option<&RunningNorm>,
-        observation: &[f32],
+        observation: Leaf,
         n: usize,
         mut choice: Choice,
         to: &mut Decision,
     ) {
-        let Scratch { features, trace } = &mut to.scratch;
-        let features = match normaliser {
-            Some(normaliser) => {
-                features.resize(observation.len(), 0.0);
-                normaliser.normalise_rows(observation, features);
-                &features[..]
+        let Scratch { standardised, trace } = &mut to.scratch;
+        let input = match (normaliser, observation) {
+            (Some(normaliser), Leaf::F32(observation)) => {
+                standardised.resize(observation.len(), 0.0);
+                normaliser.normalise_rows(observation, standardised);
+                Leaf::F32(standardised)
             }
-            None => observation,
+            _ => observation,
         };
-        self.value.forward(weights, features, n, trace);
+        self.forward(weights, input, n, trace);
         to.value.clear();
-        to.value.extend_from_slice(trace.output());
-        self.policy.forward(weights, features, n, trace);
-        let (width, out) = (self.policy.outputs(), trace.output_mut());
+        to.value.extend_from_slice(trace.value.output());
+        let (width, out) = (self.policy.outputs(), trace.policy.output_mut());
         to.log_prob.clear();
         match self.log_std {
             None => {

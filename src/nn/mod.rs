@@ -2,6 +2,7 @@
 
 mod adam;
 mod compact;
+mod convolution;
 mod dense;
 mod distribution;
 mod flat;
@@ -10,7 +11,7 @@ mod policy;
 mod torso;
 
 pub use adam::Adam;
-pub use compact::{Choice, Compact, Decision, gaussian_log_prob, log_softmax};
+pub use compact::{Choice, Compact, CompactTrace, Decision, gaussian_log_prob, log_softmax};
 pub use dense::{Dense, Trace, vectorised};
 pub use distribution::Distribution;
 pub use flat::{Flat, Init, Layout, Slot};

@@ -1,16 +1,15 @@
 //! The actor-critic: one description, from which learner and workers build the same network.
 
-use super::compact::{Choice, Compact, Decision, WIDEST};
-use super::dense::Dense;
+use super::compact::{Choice, Compact, Decision};
 use super::distribution::Distribution;
 use super::flat::{Flat, Init, Layout};
 use super::normaliser::RunningNorm;
 use super::torso::{Linear, Torso, TorsoKind, TorsoSpec, features_of};
-use crate::memory::slice;
+use crate::memory::{leaf, slice};
 use crate::random::Stream;
 use crate::run::State;
 use crate::{Error, Result};
-use imago_envs::{Dtype, Space};
+use imago_envs::Space;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tch::Tensor;
@@ -120,28 +119,16 @@ impl ActorCritic {
         let observed = spec.observation.features();
         let normaliser = spec.normalise.then(|| RunningNorm::new(observed, 1e-8, Some(10.0)));
         let parameters = Flat::new(layout, rng);
-        let mut built =
-            Self { spec, parameters, normaliser, torso, value_torso, policy, log_std, value, compact: None };
-        built.compact = built.find_compact();
-        Ok(built)
-    }
-
-    /// Both networks in plain memory: for perceptrons of moderate width over vectors of floats, with a torso for
-    /// policy and value each, and one choice or one vector of floats as action.
-    fn find_compact(&self) -> Option<Compact> {
-        let vectors = matches!(self.spec.observation, Space::Box { dtype: Dtype::F32, .. });
-        let perceptron = self.spec.torso.kind == TorsoKind::Mlp;
-        let head = matches!(self.spec.head(), Head::Categorical | Head::DiagonalGaussian);
-        if !(vectors && perceptron && head) {
-            return None;
-        }
-        let layout = &self.parameters.layout;
-        let compact = Compact {
-            policy: Dense::new(layout, self.torso.mlp(), &self.policy)?,
-            value: Dense::new(layout, self.value_torso.as_ref()?.mlp(), &self.value)?,
-            log_std: self.log_std.map(|index| layout[index].offset),
+        let compact = match spec.head() {
+            Head::Categorical | Head::DiagonalGaussian => Compact::new(
+                &parameters.layout,
+                &spec.observation,
+                (&torso, value_torso.as_ref()),
+                (&policy, &value),
+                log_std.map(|index| parameters.layout[index].offset),
+            ),
         };
-        (compact.policy.width().max(compact.value.width()) <= WIDEST).then_some(compact)
+        Ok(Self { spec, parameters, normaliser, torso, value_torso, policy, log_std, value, compact })
     }
 
     /// The fast path through the same parameters, where there is one.
@@ -155,6 +142,14 @@ impl ActorCritic {
         match &self.normaliser {
             Some(normaliser) => normaliser.normalise(&x),
             None => x,
+        }
+    }
+
+    /// What the fast path reads of observations `[B, …]`: images as they were seen, else [`ActorCritic::features`].
+    pub fn input(&self, observation: &Tensor) -> Tensor {
+        match self.torso.convolutions.is_empty() {
+            true => self.features(observation).contiguous(),
+            false => observation.contiguous(),
         }
     }
 
@@ -175,11 +170,11 @@ impl ActorCritic {
         (distribution, value)
     }
 
-    /// Decides in each state of `observation`, `[n, …]`; without gradients, and on the fast path without allocating.
+    /// Decides in each state of `observation`, `[n, …]`; without gradients, and without libtorch on the fast path.
     pub fn decide(&self, observation: &Tensor, choice: Choice, to: &mut Decision) {
         if let Some(compact) = &self.compact {
             let (weights, n) = (slice(&self.parameters.weights), observation.size()[0] as usize);
-            return compact.decide(weights, self.normaliser.as_ref(), slice(observation), n, choice, to);
+            return compact.decide(weights, self.normaliser.as_ref(), leaf(observation), n, choice, to);
         }
         tch::no_grad(|| {
             let (distribution, value) = self.forward(observation);

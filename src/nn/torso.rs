@@ -113,17 +113,17 @@ pub struct TorsoSpec {
 }
 
 #[derive(Clone, Debug)]
-struct Convolution {
-    weight: usize,
-    bias: usize,
-    stride: i64,
-    padding: i64,
+pub(super) struct Convolution {
+    pub weight: usize,
+    pub bias: usize,
+    pub stride: i64,
+    pub padding: i64,
 }
 
 /// Convolutions (for images), then fully connected layers.
 #[derive(Clone, Debug)]
 pub struct Torso {
-    convolutions: Vec<Convolution>,
+    pub(super) convolutions: Vec<Convolution>,
     mlp: Mlp,
     /// Features it gives.
     pub features: i64,
@@ -131,7 +131,7 @@ pub struct Torso {
 
 /// Channels, height and width of an image space, and whether channels come last: the shortest of first and
 /// last dimension counts as channels.
-fn image_shape(space: &Space) -> Option<([i64; 3], bool)> {
+pub(super) fn image_shape(space: &Space) -> Option<([i64; 3], bool)> {
     match *space.shape() {
         [h, w] => Some(([1, h as i64, w as i64], false)),
         [h, w, c] if c <= h => Some(([c as i64, h as i64, w as i64], true)),

