@@ -96,6 +96,7 @@ impl Error {
                 imago_envs::Error::UnknownEnv { .. }
                     | imago_envs::Error::BadArgument { .. }
                     | imago_envs::Error::UnsupportedSpace { .. }
+                    | imago_envs::Error::BadFields { .. }
                     | imago_envs::Error::SpaceMismatch { .. }
             ),
             Error::NonFinite { .. } | Error::Diverged { .. } | Error::Tensor(_) => false,
