@@ -1,6 +1,7 @@
-//! A tensor's memory as a Rust slice, without a copy.
+//! A tensor's memory as a Rust slice or as numbers of another type, without a copy.
 
-use tch::{Tensor, kind::Element};
+use imago_envs::{Dtype, Field, Leaf};
+use tch::{Kind, Tensor, kind::Element};
 
 /// The values of a contiguous tensor in main memory.
 ///
@@ -24,6 +25,41 @@ pub fn slice_mut<T: Element>(tensor: &mut Tensor) -> &mut [T] {
     // SAFETY: as above. Other tensors may be views of the same memory (that is the point of `nn::Flat`); they
     // are only touched through libtorch, by the same thread, never while this slice is alive.
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr() as *mut T, tensor.numel()) }
+}
+
+/// The kind of tensor in which values of `dtype` are stored.
+pub fn kind_of(dtype: Dtype) -> Kind {
+    match dtype {
+        Dtype::F32 => Kind::Float,
+        Dtype::U8 => Kind::Uint8,
+        Dtype::I64 => Kind::Int64,
+    }
+}
+
+/// The values of a contiguous tensor of floats, bytes or 64-bit integers.
+///
+/// # Panics
+/// As [`slice()`] does.
+pub fn leaf_of(values: &Tensor) -> Leaf<'_> {
+    match values.kind() {
+        Kind::Float => Leaf::F32(slice(values)),
+        Kind::Uint8 => Leaf::U8(slice(values)),
+        _ => Leaf::I64(slice(values)),
+    }
+}
+
+/// One field of records `[…, bytes]`, `[…, shape of the field]` in its own type: a view of the same memory.
+///
+/// # Panics
+/// If the records are not of the space whose field it is.
+pub fn field_of(records: &Tensor, field: &Field) -> Tensor {
+    let dtype = field.space.dtype();
+    let bytes = field.space.len() * dtype.size();
+    let values = records.narrow(-1, field.offset as i64, bytes as i64).view_dtype(kind_of(dtype));
+    let mut shape = records.size();
+    shape.pop();
+    shape.extend(field.space.shape().iter().map(|&d| d as i64));
+    values.view(&shape[..])
 }
 
 fn check<T: Element>(tensor: &Tensor) {

@@ -220,6 +220,7 @@ mod tests {
             value_heads: 1,
             normalise: true,
             log_std: 0.0,
+            masked: false,
         };
         let policy = ActorCritic::new(spec, &mut Stream::new(0, "init", 0, 0)).unwrap();
         Bc::new(config, policy, &demonstrations, None, 0).unwrap()

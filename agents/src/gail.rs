@@ -7,8 +7,11 @@ use crate::fused::{DiscriminatorBatch, DiscriminatorLosses, discriminator_gradie
 use imago::generative::adversarial::{
     accuracy, bernoulli_entropy, discriminator_loss, gradient_penalty, power_iteration, spectrally_normalised,
 };
-use imago::memory::{slice, slice_mut};
-use imago::nn::{Activation, Adam, Dense, Flat, Init, Layout, Linear, Mlp, RunningNorm, Trace, features_of};
+use imago::memory::{field_of, slice, slice_mut};
+use imago::nn::{
+    Activation, Adam, Dense, Flat, Init, Layout, Linear, Mlp, RunningNorm, Trace, features_of,
+    standardised_features,
+};
 use imago::rollout::Batch;
 use imago::run::{Log, State};
 use imago::signal::{Evidence, RewardSignal, Verdict};
@@ -153,8 +156,7 @@ impl Pairs {
 
 impl Discriminator {
     fn new(config: &GailConfig, observation: &Space, action: &Space, rng: &mut Stream) -> Self {
-        let discrete = matches!(action, Space::Discrete { .. });
-        let per_action = discrete && config.action_input == ActionInput::PerActionLogit;
+        let per_action = matches!(action, Space::Discrete { .. }) && config.action_input == ActionInput::PerActionLogit;
         let width = |space: &Space| space.features() as i64;
         let input = width(observation) + if per_action { 0 } else { width(action) };
         let mut layout = Layout::default();
@@ -183,7 +185,11 @@ impl Discriminator {
         Self {
             adam: Adam::new(&flat, 1e-8),
             dense: if config.spectral_norm { None } else { Dense::new(&flat.layout, &mlp, &out) },
-            normaliser: config.normalise.then(|| RunningNorm::new(input as usize, 1e-5, None)),
+            normaliser: config.normalise.then(|| {
+                let mut standardised = standardised_features(observation);
+                standardised.resize(input as usize, true);
+                RunningNorm::new(input as usize, 1e-5, None).only(Some(standardised))
+            }),
             flat,
             mlp,
             out,
@@ -197,18 +203,10 @@ impl Discriminator {
     /// Observations `[B, …]` and actions `[B, …]` as input. Actions count as executed: clipped to their space.
     fn pairs(&self, observation: &Tensor, action: &Tensor) -> Pairs {
         let observed = features_of(&self.observation, observation);
-        match (&self.action, self.per_action) {
-            (_, true) => Pairs { features: observed, choice: Some(action.view([-1, 1])) },
-            (Space::Discrete { .. }, false) => Pairs {
-                features: Tensor::cat(&[observed, features_of(&self.action, action)], 1),
-                choice: None,
-            },
-            (Space::Box { low, high, .. }, false) => {
-                let bound =
-                    |b: &[f64]| Tensor::from_slice(&b.iter().map(|&x| x as f32).collect::<Vec<f32>>());
-                let executed =
-                    action.view([-1, low.len() as i64]).clamp_tensor(Some(bound(low)), Some(bound(high)));
-                Pairs { features: Tensor::cat(&[observed, executed], 1), choice: None }
+        match self.per_action {
+            true => Pairs { features: observed, choice: Some(action.view([-1, 1])) },
+            false => {
+                Pairs { features: Tensor::cat(&[observed, executed(&self.action, action)], 1), choice: None }
             }
         }
     }
@@ -267,6 +265,21 @@ impl Discriminator {
             Some(normaliser) => state.scope("normaliser", |state| normaliser.state(state)),
             None => Ok(()),
         }
+    }
+}
+
+/// Actions `[B, …]` as input: choices one-hot, floats clipped to their bounds.
+fn executed(space: &Space, action: &Tensor) -> Tensor {
+    match space {
+        Space::Box { low, high, .. } => {
+            let bound = |b: &[f64]| Tensor::from_slice(&b.iter().map(|&x| x as f32).collect::<Vec<f32>>());
+            action.reshape([-1, low.len() as i64]).clamp_tensor(Some(bound(low)), Some(bound(high)))
+        }
+        Space::Fields(fields) => {
+            let parts = fields.iter().map(|field| executed(&field.space, &field_of(action, field)));
+            Tensor::cat(&parts.collect::<Vec<_>>(), 1)
+        }
+        choices => features_of(choices, action),
     }
 }
 
@@ -358,7 +371,7 @@ impl Gail {
     /// A discriminator for `demonstrations`; `rollout` is the number of transitions in a rollout.
     ///
     /// # Errors
-    /// Demonstrations without a single pair.
+    /// Demonstrations without a single pair; a logit for each action where actions are no single choice.
     pub fn new(
         config: GailConfig,
         demonstrations: &Demonstrations,
@@ -367,6 +380,13 @@ impl Gail {
     ) -> Result<Self> {
         if demonstrations.pairs() == 0 {
             return Err(Error::Invalid("the demonstrations hold no pair to imitate".into()));
+        }
+        let action = &demonstrations.action_space;
+        if config.action_input == ActionInput::PerActionLogit && !matches!(action, Space::Discrete { .. }) {
+            return Err(Error::Invalid(format!(
+                "action_input = \"per_action_logit\" needs Discrete actions, these are {action}: use \"one_hot\", \
+                 which takes all kinds of actions as input"
+            )));
         }
         let discriminator =
             Discriminator::new(&config, &demonstrations.observation_space, &demonstrations.action_space, rng);
@@ -634,6 +654,7 @@ mod tests {
             lead: Lead::Flat(count),
             observations: Tensor::from_slice(observation).view([-1, 1]),
             action: Tensor::from_slice(action),
+            action_mask: None,
             log_prob: None,
             values: None,
             reward: Tensor::zeros([count], (Kind::Float, Device::Cpu)),

@@ -122,6 +122,8 @@ pub struct Losses {
 struct Rows {
     observation: Tensor,
     action: Tensor,
+    /// What was allowed, `[B, choices]`.
+    mask: Option<Tensor>,
     log_prob: Tensor,
     /// `[B]`, summed over value heads.
     advantage: Tensor,
@@ -136,6 +138,7 @@ impl Rows {
         Self {
             observation: f(&self.observation),
             action: f(&self.action),
+            mask: self.mask.as_ref().map(&f),
             log_prob: f(&self.log_prob),
             advantage: f(&self.advantage),
             value: f(&self.value),
@@ -200,7 +203,8 @@ impl Ppo {
     /// # Errors
     /// A NaN anywhere, with the batch in which it appeared; a signal's own errors.
     pub fn learn(&mut self, rollout: Batch, signals: &mut Signals, now: Moment, log: &mut Log) -> Result<()> {
-        if let Some(field) = rollout.first_non_finite() {
+        let spec = &self.policy.spec;
+        if let Some(field) = rollout.first_non_finite(&spec.observation, &spec.action) {
             return Err(Error::non_finite(format!("the rollout's {field}"), rollout.tensors()));
         }
         signals.update(When::BeforeReward, &rollout, now, log)?;
@@ -245,6 +249,7 @@ impl Ppo {
         let rows = Rows {
             observation: rollout.flat_observation(),
             action: rollout.flat_action(),
+            mask: rollout.flat_action_mask(),
             log_prob: log_prob.flatten(0, 1),
             advantage: Tensor::stack(&advantage, 1).sum_dim_intlist([1i64].as_slice(), false, Kind::Float),
             value: values.narrow(0, 0, steps).flatten(0, 1),
@@ -304,7 +309,8 @@ impl Ppo {
     /// The loss's gradient in a minibatch, by autograd.
     fn gradient(&mut self, minibatch: &Rows) -> Result<Losses> {
         let config = &self.config;
-        let evaluated = self.policy.evaluate(&minibatch.observation, &minibatch.action);
+        let (observation, mask) = (&minibatch.observation, minibatch.mask.as_ref());
+        let evaluated = self.policy.evaluate_masked(observation, mask, &minibatch.action);
         let log_ratio = evaluated.log_prob - &minibatch.log_prob;
         let advantage = match config.normalise_advantage {
             true => standardised(&minibatch.advantage),
@@ -404,6 +410,7 @@ mod tests {
         Rows {
             observation: rng.normals(&[count, features]),
             action,
+            mask: None,
             log_prob: rng.normals(&[count]) * 0.5 - 1.0,
             advantage: rng.normals(&[count]),
             value: rng.normals(&[count, heads]),

@@ -24,6 +24,11 @@ impl Field {
         self.offset..self.offset + self.space.len() * self.space.dtype().size()
     }
 
+    /// Bytes that it takes in a record, the gap behind it included.
+    pub fn bytes(&self) -> usize {
+        self.range().len().next_multiple_of(ALIGNMENT)
+    }
+
     /// Its values in one `record`.
     ///
     /// # Panics

@@ -139,6 +139,7 @@ impl PolicyConfig {
             value_heads,
             normalise: self.normalise,
             log_std: self.log_std,
+            masked: false,
         }
     }
 }

@@ -3,11 +3,11 @@
 
 use super::dense::{Dense, Trace};
 use super::normaliser::RunningNorm;
-use crate::memory::slice;
+use crate::memory::{leaf_of, slice};
 use crate::random::Stream;
-use imago_envs::LeafBuf;
+use imago_envs::{LeafBuf, Space};
 use std::f32::consts::PI;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 /// Layers wider than this are libtorch's: its kernels win there, and may use several threads.
 pub(super) const WIDEST: usize = 512;
@@ -26,7 +26,7 @@ pub struct Compact {
 /// What a policy decided in some states, as plain memory that is used again from step to step.
 #[derive(Debug)]
 pub struct Decision {
-    /// Choices `[n]`, or floats `[n, A]` before any clipping to the action space.
+    /// Actions of the policy's space, `[n, …]`, floats before any clipping to it.
     pub action: LeafBuf,
     /// log π(action), `[n]`.
     pub log_prob: Vec<f32>,
@@ -43,13 +43,10 @@ impl Default for Decision {
 }
 
 impl Decision {
-    /// Takes over what libtorch decided: actions int64 `[n]` or float32 `[n, A]`, log_prob `[n]`, values `[n, H]`.
-    pub(super) fn copy_from(&mut self, action: &Tensor, log_prob: &Tensor, value: &Tensor) {
-        let action = action.contiguous();
-        self.action = match action.kind() {
-            Kind::Float => LeafBuf::F32(slice(&action).to_vec()),
-            _ => LeafBuf::I64(slice(&action).to_vec()),
-        };
+    /// Takes over what libtorch decided: actions of `space`, log_prob `[n]`, values `[n, H]`.
+    pub(super) fn copy_from(&mut self, space: &Space, action: &Tensor, log_prob: &Tensor, value: &Tensor) {
+        self.action = LeafBuf::zeros(space, log_prob.size()[0] as usize);
+        self.action.leaf_mut().copy_from(leaf_of(&action.contiguous()));
         for (to, from) in [(&mut self.log_prob, log_prob), (&mut self.value, value)] {
             to.clear();
             to.extend_from_slice(slice(&from.contiguous()));

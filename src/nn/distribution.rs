@@ -1,9 +1,14 @@
 //! Action distributions and their closed forms.
 
-use crate::memory::slice;
+use crate::memory::{field_of, slice};
 use crate::random::Stream;
+use imago_envs::{Fields, Space};
 use std::f64::consts::PI;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
+
+/// Logit of what a mask forbids, and minus that of a switch that must be on: far enough for a probability of
+/// exactly 0, near enough for 0 · log 0 to be 0.
+const FORBIDDEN: f64 = -1e8;
 
 /// A batch of action distributions, `[B]` of them.
 #[derive(Debug)]
@@ -20,6 +25,34 @@ pub enum Distribution {
         /// `[A]`, the same in every state.
         log_std: Tensor,
     },
+    /// Independent choices at once, each [`Distribution::Categorical`]: one column of the action each.
+    MultiCategorical(Vec<Distribution>),
+    /// Independent switches.
+    Bernoulli {
+        /// log p − log(1 − p) of being on, `[B, A]`.
+        logits: Tensor,
+    },
+    /// Independent fields of a record, each with the distribution that its space has.
+    Joint {
+        /// The action space.
+        fields: Fields,
+        /// One for each field.
+        parts: Vec<Distribution>,
+    },
+}
+
+/// Consecutive columns of a tensor.
+struct Columns<'a> {
+    tensor: &'a Tensor,
+    next: i64,
+}
+
+impl Columns<'_> {
+    fn take(&mut self, count: usize) -> Tensor {
+        let taken = self.tensor.narrow(-1, self.next, count as i64);
+        self.next += count as i64;
+        taken
+    }
 }
 
 impl Distribution {
@@ -28,8 +61,61 @@ impl Distribution {
         Distribution::Categorical { log_probs: logits.log_softmax(-1, Kind::Float) }
     }
 
+    /// Over the actions of `space`, from a network's output `[B, features]`, log standard deviations of all its
+    /// box values in order, and a mask `[B, choices]` of what is allowed ([`Space::choices`]). What is forbidden
+    /// has probability 0 and no gradient, and the entropy is that of the rest (Huang & Ontañón 2020).
+    ///
+    /// # Panics
+    /// A space with boxes without `log_std`, or tensors of other widths.
+    pub fn over(space: &Space, out: &Tensor, log_std: Option<&Tensor>, mask: Option<&Tensor>) -> Self {
+        let columns = |tensor| Columns { tensor, next: 0 };
+        Self::of_leaf(space, &mut columns(out), &mut log_std.map(columns), &mut mask.map(columns))
+    }
+
+    fn of_leaf(
+        space: &Space,
+        out: &mut Columns,
+        log_std: &mut Option<Columns>,
+        mask: &mut Option<Columns>,
+    ) -> Self {
+        let allowed = |logits: Tensor, mask: &mut Option<Columns>, count: usize| match mask {
+            Some(mask) => logits.masked_fill(&mask.take(count).logical_not(), FORBIDDEN),
+            None => logits,
+        };
+        match space {
+            Space::Box { .. } => {
+                let log_std = log_std.as_mut().unwrap_or_else(|| panic!("no log standard deviation of {space}"));
+                let count = space.len();
+                Distribution::DiagonalGaussian { mean: out.take(count), log_std: log_std.take(count) }
+            }
+            Space::Discrete { n, .. } => {
+                let count = *n as usize;
+                Self::categorical(&allowed(out.take(count), mask, count))
+            }
+            Space::MultiDiscrete { n, .. } => Distribution::MultiCategorical(
+                n.iter()
+                    .map(|&n| Self::categorical(&allowed(out.take(n as usize), mask, n as usize)))
+                    .collect(),
+            ),
+            Space::MultiBinary { .. } => {
+                let count = space.len();
+                let logits = out.take(count);
+                let Some(mask) = mask else { return Distribution::Bernoulli { logits } };
+                // [B, A, 2]: off, on.
+                let forbidden = mask.take(2 * count).logical_not().reshape([-1, count as i64, 2]);
+                let logits = logits.masked_fill(&forbidden.select(-1, 0), -FORBIDDEN);
+                Distribution::Bernoulli { logits: logits.masked_fill(&forbidden.select(-1, 1), FORBIDDEN) }
+            }
+            Space::Fields(fields) => {
+                let parts = fields.iter().map(|field| Self::of_leaf(&field.space, out, log_std, mask));
+                Distribution::Joint { parts: parts.collect(), fields: fields.clone() }
+            }
+        }
+    }
+
     /// log π(a): `[B]`. `action` is int64 `[B]` for choices, float32 of A values a row for normals:
-    /// Σ −½((a − μ)/σ)² − log σ − ½ log 2π.
+    /// Σ −½((a − μ)/σ)² − log σ − ½ log 2π; int64 of a column for each of several choices; bytes for switches,
+    /// Σ a log p + (1 − a) log(1 − p), and for records. Independent parts are added.
     pub fn log_prob(&self, action: &Tensor) -> Tensor {
         match self {
             Distribution::Categorical { log_probs } => {
@@ -40,10 +126,24 @@ impl Distribution {
                 let summed: Tensor = z.square() * -0.5 - log_std - 0.5 * (2.0 * PI).ln();
                 summed.sum_dim_intlist([-1i64].as_slice(), false, Kind::Float)
             }
+            Distribution::MultiCategorical(parts) => {
+                let action = action.flatten(1, -1);
+                let columns = parts.iter().enumerate();
+                columns.map(|(i, part)| part.log_prob(&action.select(1, i as i64))).sum()
+            }
+            Distribution::Bernoulli { logits } => {
+                let on = action.reshape_as(logits).to_kind(Kind::Float);
+                let sign: Tensor = on * 2.0 - 1.0;
+                -(sign * logits).neg().softplus().sum_dim_intlist([-1i64].as_slice(), false, Kind::Float)
+            }
+            Distribution::Joint { fields, parts } => {
+                let fields = fields.iter().zip(parts);
+                fields.map(|(field, part)| part.log_prob(&field_of(action, field))).sum()
+            }
         }
     }
 
-    /// Entropy in nats, `[B]`: −Σ p log p, or Σ ½ + ½ log 2π + log σ.
+    /// Entropy in nats, `[B]`: −Σ p log p, or Σ ½ + ½ log 2π + log σ; of independent parts the sum.
     pub fn entropy(&self) -> Tensor {
         match self {
             Distribution::Categorical { log_probs } => {
@@ -53,6 +153,12 @@ impl Distribution {
                 let one: Tensor = log_std + 0.5 * (1.0 + (2.0 * PI).ln());
                 one.sum(Kind::Float).expand([mean.size()[0]], true)
             }
+            // −p log p − (1 − p) log(1 − p) = log(1 + eˣ) − x p
+            Distribution::Bernoulli { logits } => (logits.softplus() - logits * logits.sigmoid())
+                .sum_dim_intlist([-1i64].as_slice(), false, Kind::Float),
+            Distribution::MultiCategorical(parts) | Distribution::Joint { parts, .. } => {
+                parts.iter().map(Distribution::entropy).sum()
+            }
         }
     }
 
@@ -61,6 +167,11 @@ impl Distribution {
         match self {
             Distribution::Categorical { log_probs } => log_probs.argmax(-1, false),
             Distribution::DiagonalGaussian { mean, .. } => mean.shallow_clone(),
+            Distribution::MultiCategorical(parts) => stacked(parts.iter().map(Distribution::mode)),
+            Distribution::Bernoulli { logits } => logits.gt(0.0).to_kind(Kind::Uint8),
+            Distribution::Joint { fields, parts } => {
+                records(fields, parts.iter().map(Distribution::mode))
+            }
         }
     }
 
@@ -93,8 +204,37 @@ impl Distribution {
                     (0..mean.numel()).map(|i| noise[i / width % streams].normal()).collect();
                 mean + Tensor::from_slice(&normals).view_as(mean) * log_std.exp()
             }
+            Distribution::MultiCategorical(parts) => stacked(parts.iter().map(|part| part.sample(noise))),
+            Distribution::Bernoulli { logits } => {
+                let (width, on) = (logits.size()[1] as usize, logits.sigmoid().contiguous());
+                let on = slice::<f32>(&on).iter().enumerate();
+                let switches: Vec<u8> =
+                    on.map(|(i, &p)| u8::from(noise[i / width % streams].uniform() < p)).collect();
+                Tensor::from_slice(&switches).view_as(logits)
+            }
+            Distribution::Joint { fields, parts } => {
+                records(fields, parts.iter().map(|part| part.sample(noise)))
+            }
         }
     }
+}
+
+/// Choices `[B]` as columns `[B, A]`.
+fn stacked(parts: impl Iterator<Item = Tensor>) -> Tensor {
+    Tensor::stack(&parts.collect::<Vec<_>>(), 1)
+}
+
+/// Elements of each field as records `[B, bytes]`.
+fn records(fields: &Fields, parts: impl Iterator<Item = Tensor>) -> Tensor {
+    let bytes: usize = fields.iter().map(|field| field.bytes()).sum();
+    let mut records: Option<Tensor> = None;
+    for (field, part) in fields.iter().zip(parts) {
+        let shape = [part.size()[0], bytes as i64];
+        let records = records.get_or_insert_with(|| Tensor::zeros(shape, (Kind::Uint8, Device::Cpu)));
+        let mut view = field_of(records, field);
+        view.copy_(&part.reshape(view.size()));
+    }
+    records.unwrap_or_else(|| Tensor::zeros([0, 0], (Kind::Uint8, Device::Cpu)))
 }
 
 #[cfg(test)]

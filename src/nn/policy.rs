@@ -5,7 +5,7 @@ use super::dense::Dense;
 use super::distribution::Distribution;
 use super::flat::{Flat, Init, Layout};
 use super::normaliser::RunningNorm;
-use super::torso::{Linear, Torso, TorsoKind, TorsoSpec, features_of};
+use super::torso::{Linear, Torso, TorsoKind, TorsoSpec};
 use crate::memory::slice;
 use crate::random::Stream;
 use crate::run::State;
@@ -22,6 +22,12 @@ pub enum Head {
     Categorical,
     /// Independent normals with a state-independent log standard deviation.
     DiagonalGaussian,
+    /// Several independent choices.
+    MultiCategorical,
+    /// Independent switches.
+    Bernoulli,
+    /// Independent fields, each with the head of its space.
+    Joint,
 }
 
 /// Everything needed to build an [`ActorCritic`].
@@ -41,6 +47,9 @@ pub struct PolicySpec {
     pub normalise: bool,
     /// Initial log standard deviation of continuous actions.
     pub log_std: f64,
+    /// The environment says which actions are allowed.
+    #[serde(default)]
+    pub masked: bool,
 }
 
 impl PolicySpec {
@@ -49,7 +58,19 @@ impl PolicySpec {
         match self.action {
             Space::Discrete { .. } => Head::Categorical,
             Space::Box { .. } => Head::DiagonalGaussian,
+            Space::MultiDiscrete { .. } => Head::MultiCategorical,
+            Space::MultiBinary { .. } => Head::Bernoulli,
+            Space::Fields(_) => Head::Joint,
         }
+    }
+}
+
+/// Values of the boxes in a space.
+fn continuous(space: &Space) -> usize {
+    match space {
+        Space::Box { .. } => space.len(),
+        Space::Fields(fields) => fields.iter().map(|field| continuous(&field.space)).sum(),
+        _ => 0,
     }
 }
 
@@ -107,18 +128,21 @@ impl ActorCritic {
         let outputs = spec.action.features() as i64;
         let features = torso.features;
         let policy = Linear::new(&mut layout, "policy/out", features, outputs, Init::Orthogonal(0.01));
-        let log_std = (spec.head() == Head::DiagonalGaussian)
-            .then(|| layout.add("policy/log_std", &[outputs], Init::Constant(spec.log_std)));
+        let continuous = continuous(&spec.action) as i64;
+        let log_std = (continuous > 0)
+            .then(|| layout.add("policy/log_std", &[continuous], Init::Constant(spec.log_std)));
         let value =
             Linear::new(&mut layout, "value/out", features, spec.value_heads as i64, Init::Orthogonal(1.0));
-        let image = spec.torso.kind != TorsoKind::Mlp;
+        let image = spec.torso.kind != TorsoKind::Mlp && !matches!(spec.observation, Space::Fields(_));
         if spec.normalise && image {
             return Err(Error::Invalid(
                 "policy.normalise standardises vectors; images are scaled to [0, 1] anyway: remove it".into(),
             ));
         }
         let observed = spec.observation.features();
-        let normaliser = spec.normalise.then(|| RunningNorm::new(observed, 1e-8, Some(10.0)));
+        let standardised = torso.standardised(&spec.observation);
+        let normaliser =
+            spec.normalise.then(|| RunningNorm::new(observed, 1e-8, Some(10.0)).only(standardised));
         let parameters = Flat::new(layout, rng);
         let mut built =
             Self { spec, parameters, normaliser, torso, value_torso, policy, log_std, value, compact: None };
@@ -127,12 +151,12 @@ impl ActorCritic {
     }
 
     /// Both networks in plain memory: for perceptrons of moderate width over vectors of floats, with a torso for
-    /// policy and value each, and one choice or one vector of floats as action.
+    /// policy and value each, and one choice or one vector of floats as action, without masks.
     fn find_compact(&self) -> Option<Compact> {
         let vectors = matches!(self.spec.observation, Space::Box { dtype: Dtype::F32, .. });
         let perceptron = self.spec.torso.kind == TorsoKind::Mlp;
         let head = matches!(self.spec.head(), Head::Categorical | Head::DiagonalGaussian);
-        if !(vectors && perceptron && head) {
+        if !(vectors && perceptron && head) || self.spec.masked {
             return None;
         }
         let layout = &self.parameters.layout;
@@ -160,19 +184,19 @@ impl ActorCritic {
 
     /// Action distribution and values `[B, H]` in a batch of observations `[B, …]`.
     pub fn forward(&self, observation: &Tensor) -> (Distribution, Tensor) {
+        self.forward_masked(observation, None)
+    }
+
+    /// As [`ActorCritic::forward`], where `mask`, bool `[B, choices]`, says what is allowed (see
+    /// [`Space::choices`]).
+    pub fn forward_masked(&self, observation: &Tensor, mask: Option<&Tensor>) -> (Distribution, Tensor) {
         let x = self.features(observation);
         let features = self.torso.forward(&self.parameters, &x);
         let value_features = self.value_torso.as_ref().map(|torso| torso.forward(&self.parameters, &x));
         let value = self.value.forward(&self.parameters, value_features.as_ref().unwrap_or(&features));
         let out = self.policy.forward(&self.parameters, &features);
-        let distribution = match self.log_std {
-            None => Distribution::categorical(&out),
-            Some(index) => Distribution::DiagonalGaussian {
-                mean: out,
-                log_std: self.parameters.get(index).shallow_clone(),
-            },
-        };
-        (distribution, value)
+        let log_std = self.log_std.map(|index| self.parameters.get(index));
+        (Distribution::over(&self.spec.action, &out, log_std, mask), value)
     }
 
     /// Decides in each state of `observation`, `[n, …]`; without gradients, and on the fast path without allocating.
@@ -181,13 +205,32 @@ impl ActorCritic {
             let (weights, n) = (slice(&self.parameters.weights), observation.size()[0] as usize);
             return compact.decide(weights, self.normaliser.as_ref(), slice(observation), n, choice, to);
         }
+        self.decide_slowly(observation, None, choice, to);
+    }
+
+    /// As [`ActorCritic::decide`], among the actions that `mask` allows, if there is one.
+    pub fn decide_masked(
+        &self,
+        observation: &Tensor,
+        mask: Option<&Tensor>,
+        choice: Choice,
+        to: &mut Decision,
+    ) {
+        match mask {
+            Some(mask) => self.decide_slowly(observation, Some(mask), choice, to),
+            None => self.decide(observation, choice, to),
+        }
+    }
+
+    /// With libtorch: any policy, any mask.
+    fn decide_slowly(&self, observation: &Tensor, mask: Option<&Tensor>, choice: Choice, to: &mut Decision) {
         tch::no_grad(|| {
-            let (distribution, value) = self.forward(observation);
+            let (distribution, value) = self.forward_masked(observation, mask);
             let action = match choice {
                 Choice::Sample(noise) => distribution.sample(noise),
                 Choice::Mode => distribution.mode(),
             };
-            to.copy_from(&action, &distribution.log_prob(&action), &value);
+            to.copy_from(&self.spec.action, &action, &distribution.log_prob(&action), &value);
         });
     }
 
@@ -207,10 +250,17 @@ impl ActorCritic {
         Evaluated { log_prob: distribution.log_prob(action), entropy: distribution.entropy(), value }
     }
 
+    /// As [`ActorCritic::evaluate`], where `mask` says what was allowed when the actions were taken, if there was
+    /// one.
+    pub fn evaluate_masked(&self, observation: &Tensor, mask: Option<&Tensor>, action: &Tensor) -> Evaluated {
+        let (distribution, value) = self.forward_masked(observation, mask);
+        Evaluated { log_prob: distribution.log_prob(action), entropy: distribution.entropy(), value }
+    }
+
     /// Takes observations `[B, …]` into the running statistics, if there are any.
     pub fn update_normaliser(&mut self, observation: &Tensor) {
         if let Some(normaliser) = &mut self.normaliser {
-            normaliser.update(&features_of(&self.spec.observation, observation));
+            normaliser.update(&self.torso.prepare(&self.spec.observation, observation));
         }
     }
 
@@ -283,6 +333,7 @@ mod tests {
             value_heads: 1,
             normalise: false,
             log_std: 0.0,
+            masked: false,
         }
     }
 
