@@ -156,7 +156,8 @@ impl Pairs {
 
 impl Discriminator {
     fn new(config: &GailConfig, observation: &Space, action: &Space, rng: &mut Stream) -> Self {
-        let per_action = matches!(action, Space::Discrete { .. }) && config.action_input == ActionInput::PerActionLogit;
+        let per_action =
+            matches!(action, Space::Discrete { .. }) && config.action_input == ActionInput::PerActionLogit;
         let width = |space: &Space| space.features() as i64;
         let input = width(observation) + if per_action { 0 } else { width(action) };
         let mut layout = Layout::default();

@@ -142,10 +142,8 @@ mod tests {
     use crate::space::LeafBuf;
 
     fn space() -> Space {
-        let inner = Space::fields([
-            ("position", Space::floats(&[3], -1.0, 1.0)),
-            ("on", Space::multi_binary(&[5])),
-        ]);
+        let inner =
+            Space::fields([("position", Space::floats(&[3], -1.0, 1.0)), ("on", Space::multi_binary(&[5]))]);
         Space::fields([("inner", inner.unwrap()), ("choice", Space::Discrete { n: 4, start: 2 })]).unwrap()
     }
 

@@ -215,8 +215,9 @@ impl Gymnasium {
         value: &Bound<PyAny>,
         mut observation: LeafMut,
     ) -> Result<()> {
-        let outside =
-            |found: &dyn Display| self.broken(format!("{} {found} is not in {}", leaf.called(""), leaf.space));
+        let outside = |found: &dyn Display| {
+            self.broken(format!("{} {found} is not in {}", leaf.called(""), leaf.space))
+        };
         match &leaf.space {
             Space::Discrete { n, start } => {
                 let doing = "read the observation";
@@ -508,10 +509,8 @@ impl Env for Gymnasium {
             if !reward.is_finite() {
                 return Err(self.broken(format!("the reward is {reward}")));
             }
-            let (terminated, truncated) = (
-                item(2)?.is_truthy().map_err(raised)?,
-                item(3)?.is_truthy().map_err(raised)?,
-            );
+            let (terminated, truncated) =
+                (item(2)?.is_truthy().map_err(raised)?, item(3)?.is_truthy().map_err(raised)?);
             let info = item(4)?;
             self.read_mask(&info, if terminated || truncated { Moment::End } else { Moment::Step })?;
             Ok(Step { reward, terminated, truncated })
@@ -567,12 +566,17 @@ fn read_space(env: &Bound<PyAny>, id: &str, what: &'static str) -> Result<Python
     if !reader.left_out.is_empty() {
         let names: Vec<String> =
             reader.left_out.iter().map(|(name, space, _)| format!("`{name}` ({space})")).collect();
-        warn_once(id, &format!("left out of its observations, since no network here reads them: {}", names.join(", ")));
+        warn_once(
+            id,
+            &format!("left out of its observations, since no network here reads them: {}", names.join(", ")),
+        );
     }
     let space = match tree {
         Tree::Leaf(..) => reader.leaves.swap_remove(0).1,
-        _ => Space::fields(reader.leaves)
-            .map_err(|error| Error::Contract { id: id.into(), message: format!("its {what} space: {error}") })?,
+        _ => Space::fields(reader.leaves).map_err(|error| Error::Contract {
+            id: id.into(),
+            message: format!("its {what} space: {error}"),
+        })?,
     };
     Ok(PythonSpace { space, tree })
 }
@@ -639,10 +643,13 @@ impl<'py> Reader<'py> {
     }
 
     fn leaf(&self, name: &str, space: &Bound<'py, PyAny>) -> PyResult<Option<PythonLeaf>> {
-        let array = |name: &str| -> PyResult<Bound<'py, PyAny>> { space.getattr(name)?.call_method0("ravel") };
+        let array =
+            |name: &str| -> PyResult<Bound<'py, PyAny>> { space.getattr(name)?.call_method0("ravel") };
         if self.is(space, "Discrete")? {
-            let space =
-                Space::Discrete { n: space.getattr("n")?.extract()?, start: space.getattr("start")?.extract()? };
+            let space = Space::Discrete {
+                n: space.getattr("n")?.extract()?,
+                start: space.getattr("start")?.extract()?,
+            };
             return Ok(Some(PythonLeaf { name: name.into(), space, shape: Vec::new(), dtype: None }));
         }
         let (is_box, choices) = (self.is(space, "Box")?, self.is(space, "MultiDiscrete")?);

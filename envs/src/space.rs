@@ -153,9 +153,9 @@ impl Space {
     /// Dimensions of one element as stored: none for a discrete choice, the number of bytes for fields.
     pub fn shape(&self) -> &[usize] {
         match self {
-            Space::Box { shape, .. }
-            | Space::MultiDiscrete { shape, .. }
-            | Space::MultiBinary { shape } => shape,
+            Space::Box { shape, .. } | Space::MultiDiscrete { shape, .. } | Space::MultiBinary { shape } => {
+                shape
+            }
             Space::Discrete { .. } => &[],
             Space::Fields(fields) => fields.shape(),
         }

@@ -74,6 +74,17 @@ fn continuous(space: &Space) -> usize {
     }
 }
 
+/// Refuses boxes that no density here is over.
+fn check_actions(space: &Space) -> Result<()> {
+    match space {
+        Space::Box { dtype, .. } if *dtype != Dtype::F32 => Err(Error::Invalid(format!(
+            "actions of {space} have no distribution: use floats, or MultiDiscrete for whole numbers"
+        ))),
+        Space::Fields(fields) => fields.iter().try_for_each(|field| check_actions(&field.space)),
+        _ => Ok(()),
+    }
+}
+
 /// A policy with its value function(s): parameters and observation statistics together.
 #[derive(Debug)]
 pub struct ActorCritic {
@@ -116,7 +127,7 @@ impl ActorCritic {
     /// the values.
     ///
     /// # Errors
-    /// A torso that does not fit the observations; normalisation of images.
+    /// A torso that does not fit the observations; normalisation of images; actions of bytes.
     pub fn new(spec: PolicySpec, rng: &mut Stream) -> Result<Self> {
         let mut layout = Layout::default();
         let torso = Torso::new(&mut layout, "policy", &spec.torso, &spec.observation)?;
@@ -125,6 +136,7 @@ impl ActorCritic {
         } else {
             Some(Torso::new(&mut layout, "value", &spec.torso, &spec.observation)?)
         };
+        check_actions(&spec.action)?;
         let outputs = spec.action.features() as i64;
         let features = torso.features;
         let policy = Linear::new(&mut layout, "policy/out", features, outputs, Init::Orthogonal(0.01));
@@ -319,8 +331,9 @@ impl ActorCritic {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::memory::field_of;
     use crate::nn::Activation;
-    use imago_envs::{Dtype, LeafBuf};
+    use imago_envs::LeafBuf;
     use tch::Kind;
 
     fn spec(observation: Space, action: Space, kind: TorsoKind, hidden: &[i64]) -> PolicySpec {
@@ -379,6 +392,106 @@ mod tests {
         };
         let first = last.value(&pixels.permute([0, 3, 1, 2]).contiguous());
         assert!((value - first).abs().max().double_value(&[]) < 1e-6);
+    }
+
+    /// An image, a vector, a choice and two switches.
+    fn fields() -> Space {
+        Space::fields([
+            ("speed", Space::floats(&[2], -1.0, 1.0)),
+            ("eye", image(42, 3)),
+            ("gear", Space::discrete(3)),
+            ("lights", Space::multi_binary(&[2])),
+        ])
+        .unwrap()
+    }
+
+    /// Records `[B, bytes]` of [`fields`].
+    fn observed(speed: &Tensor, eye: &Tensor, gear: &Tensor, lights: &Tensor) -> Tensor {
+        let Space::Fields(fields) = &fields() else { unreachable!() };
+        let bytes: usize = fields.iter().map(|field| field.bytes()).sum();
+        let records = Tensor::zeros([speed.size()[0], bytes as i64], (Kind::Uint8, tch::Device::Cpu));
+        for (field, values) in fields.iter().zip([speed, eye, gear, lights]) {
+            field_of(&records, field).copy_(values);
+        }
+        records
+    }
+
+    #[test]
+    fn image_fields_go_through_convolutions_and_the_rest_joins_them() {
+        let count = |observation: Space, kind| {
+            let spec = PolicySpec { shared: true, ..spec(observation, Space::discrete(4), kind, &[256]) };
+            ActorCritic::new(spec, &mut Stream::new(0, "init", 0, 0)).unwrap().parameters.count()
+        };
+        let alone = count(image(42, 3), TorsoKind::Icm);
+        assert_eq!(count(fields(), TorsoKind::Icm), alone + (2 + 3 + 2) * 256);
+        assert_eq!(count(fields(), TorsoKind::Mlp), (42 * 42 * 3 + 7) * 256 + 256 + 5 * 257);
+
+        // With the weights of everything else at 0 it is the policy of the image alone.
+        let alone =
+            PolicySpec { shared: true, ..spec(image(42, 3), Space::discrete(4), TorsoKind::Icm, &[16]) };
+        let mut joined = alone.clone();
+        joined.observation = fields();
+        let alone = ActorCritic::new(alone, &mut Stream::new(0, "init", 0, 0)).unwrap();
+        let joined = ActorCritic::new(joined, &mut Stream::new(1, "init", 0, 0)).unwrap();
+        tch::no_grad(|| {
+            for i in 0..alone.parameters.layout.len() {
+                let (from, mut to) = (alone.parameters.get(i), joined.parameters.get(i).shallow_clone());
+                match from.size() == to.size() {
+                    true => to.copy_(from),
+                    false => {
+                        let _ = to.zero_();
+                        to.narrow(1, 0, from.size()[1]).copy_(from);
+                    }
+                }
+            }
+        });
+        let eye = (Stream::new(1, "pixels", 0, 0).uniforms(&[2, 42, 42, 3]) * 255.0).to_kind(Kind::Uint8);
+        let speed = Stream::new(1, "speed", 0, 0).normals(&[2, 2]);
+        let (gear, lights) = (Tensor::from_slice(&[2i64, 0]), Tensor::from_slice2(&[[0u8, 1], [1, 1]]));
+        let records = observed(&speed, &eye, &gear, &lights);
+        assert!((alone.value(&eye) - joined.value(&records)).abs().max().double_value(&[]) < 1e-6);
+    }
+
+    #[test]
+    fn statistics_of_fields_leave_all_but_floats_alone() {
+        for kind in [TorsoKind::Mlp, TorsoKind::Icm] {
+            let spec = PolicySpec { normalise: true, ..spec(fields(), Space::discrete(4), kind, &[8]) };
+            let mut policy = ActorCritic::new(spec, &mut Stream::new(0, "init", 0, 0)).unwrap();
+            let eye = (Stream::new(1, "pixels", 0, 0).uniforms(&[6, 42, 42, 3]) * 255.0).to_kind(Kind::Uint8);
+            let speed = Stream::new(1, "speed", 0, 0).normals(&[6, 2]) * 5.0 + 3.0;
+            let (gear, lights) = (Tensor::from_slice(&[2i64; 6]), Tensor::from_slice2(&[[0u8, 1]; 6]));
+            let records = observed(&speed, &eye, &gear, &lights);
+            policy.update_normaliser(&records);
+            let norm = policy.normaliser.as_ref().unwrap();
+            let moved: Vec<usize> = (0..norm.mean.len()).filter(|&i| norm.mean[i] != 0.0).collect();
+            // Vectors come first where the image is one of them, after it where it has convolutions.
+            let first = if kind == TorsoKind::Mlp { 0 } else { 42 * 42 * 3 };
+            assert_eq!(moved, [first, first + 1]);
+            let shown = norm.normalise(&policy.torso.prepare(&policy.spec.observation, &records));
+            let rest = shown.narrow(1, 42 * 42 * 3 + 2, 5).get(0);
+            assert_eq!(Vec::<f32>::try_from(rest).unwrap(), [0.0, 0.0, 1.0, 0.0, 1.0]);
+            assert!(policy.value(&records).isfinite().all().int64_value(&[]) == 1);
+        }
+    }
+
+    #[test]
+    fn convolutions_need_an_image_among_the_fields() {
+        let vectors =
+            Space::fields([("a", Space::floats(&[9, 9], 0.0, 1.0)), ("b", Space::discrete(3))]).unwrap();
+        let refused =
+            |spec| ActorCritic::new(spec, &mut Stream::new(0, "init", 0, 0)).unwrap_err().to_string();
+        let message = refused(spec(vectors.clone(), Space::discrete(2), TorsoKind::Icm, &[8]));
+        assert!(message.contains("none of these fields") && message.contains("mlp"), "{message}");
+        let message = refused(spec(vectors, image(3, 1), TorsoKind::Mlp, &[8]));
+        assert!(message.contains("MultiDiscrete"), "{message}");
+    }
+
+    #[test]
+    fn a_policy_of_before_masks_is_read() {
+        let spec = spec(Space::floats(&[3], -1.0, 1.0), Space::discrete(2), TorsoKind::Mlp, &[8]);
+        let mut old = serde_json::to_value(&spec).unwrap();
+        assert_eq!(old.as_object_mut().unwrap().remove("masked"), Some(false.into()));
+        assert_eq!(serde_json::from_value::<PolicySpec>(old).unwrap(), spec);
     }
 
     #[test]

@@ -300,7 +300,8 @@ impl Torso {
 
     /// The fields in the order in which they are prepared, and whether each is an image.
     fn in_order<'a>(&'a self, fields: &'a Fields) -> impl Iterator<Item = (&'a Field, bool)> {
-        let is_image = |field: &Field| self.images.iter().any(|image| image.field.as_ref() == Some(&field.name));
+        let is_image =
+            |field: &Field| self.images.iter().any(|image| image.field.as_ref() == Some(&field.name));
         let images = fields.iter().filter(move |field| is_image(field)).map(|field| (field, true));
         images.chain(fields.iter().filter(move |field| !is_image(field)).map(|field| (field, false)))
     }
@@ -328,10 +329,9 @@ fn is_float(space: &Space) -> bool {
 /// the fields.
 pub fn standardised_features(space: &Space) -> Vec<bool> {
     match space {
-        Space::Fields(fields) => fields
-            .iter()
-            .flat_map(|field| vec![is_float(&field.space); field.space.features()])
-            .collect(),
+        Space::Fields(fields) => {
+            fields.iter().flat_map(|field| vec![is_float(&field.space); field.space.features()]).collect()
+        }
         single => vec![true; single.features()],
     }
 }

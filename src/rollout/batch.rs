@@ -182,3 +182,23 @@ fn non_finite<'a>(space: &'a Space, elements: &Tensor) -> Option<&'a str> {
         _ => bad(elements).then_some(""),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use tch::Device;
+
+    #[test]
+    fn a_nan_within_records_is_found_and_named() {
+        let space =
+            Space::fields([("a", Space::discrete(9)), ("b/c", Space::floats(&[2], -1.0, 2.0))]).unwrap();
+        let Space::Fields(fields) = &space else { unreachable!() };
+        // −1 as bytes would be a NaN if it were read as floats: a choice is not.
+        let records = Tensor::zeros([3, 16], (Kind::Uint8, Device::Cpu));
+        let _ = field_of(&records, &fields[0]).fill_(-1);
+        assert_eq!(non_finite(&space, &records), None);
+        let _ = field_of(&records, &fields[1]).get(2).get(1).fill_(f64::NAN);
+        assert_eq!(non_finite(&space, &records), Some("b/c"));
+    }
+}

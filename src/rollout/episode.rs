@@ -210,7 +210,9 @@ pub fn run_episodes(
         };
         envs.step(action.leaf(), &seeds, &mut row)?;
         if envs.action_mask(&mut mask)? != masked {
-            return Err(Error::Invalid("an environment had an action mask at first and then not, or the other way round".into()));
+            return Err(Error::Invalid(
+                "an environment had an action mask at first and then not, or the other way round".into(),
+            ));
         }
         for env in 0..n {
             if valid[env] {
@@ -243,4 +245,47 @@ pub fn run_episodes(
         }
     }
     Ok(done.into_iter().flatten().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn random_actions_keep_to_their_masks_and_use_all_of_them() {
+        let space = Space::fields([
+            ("a", Space::multi_discrete(&[2, 3])),
+            ("b", Space::discrete(4)),
+            ("c", Space::multi_binary(&[2])),
+            ("d", Space::floats(&[1], -2.0, 2.0)),
+        ])
+        .unwrap();
+        let mask = [false, true, true, false, true, true, true, false, true, true, false, true, true];
+        let mut seen = std::collections::BTreeSet::new();
+        for step in 0..500 {
+            let drawn = random_actions(&space, Some(&mask), &mut [Stream::new(0, "random", 0, step)]);
+            let field = |name| drawn.leaf().field(&space, name);
+            let (a, b, c) = (field("a").i64(), field("b").i64()[0], field("c").u8());
+            assert!(a[0] == 1 && a[1] != 1 && b != 2 && c[0] == 0 && field("d").f32()[0].abs() <= 2.0);
+            seen.insert((a[1], b, c[1]));
+        }
+        assert_eq!(seen.len(), 2 * 3 * 2);
+    }
+
+    #[test]
+    fn floats_within_records_are_clipped() {
+        let space =
+            Space::fields([("a", Space::discrete(9)), ("b", Space::floats(&[2], -1.0, 2.0))]).unwrap();
+        let mut actions = LeafBuf::zeros(&space, 2);
+        let mut leaf = actions.leaf_mut();
+        let mut second = leaf.part(1, space.len());
+        second.field(&space, "b").f32().copy_from_slice(&[-7.0, 7.0]);
+        second.field(&space, "a").i64()[0] = 8;
+        clip_to_space(&space, actions.leaf_mut());
+        let second = actions.leaf().part(1, space.len());
+        assert_eq!(second.field(&space, "b").f32(), [-1.0, 2.0]);
+        assert_eq!(second.field(&space, "a").i64(), [8]);
+        assert!(is_clipped(&space) && !is_clipped(&Space::multi_binary(&[3])));
+    }
 }
