@@ -107,3 +107,59 @@ impl<T> std::ops::DerefMut for Column<T> {
         unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use imago_envs::{LeafBuf, Space};
+    use proptest::prelude::*;
+
+    fn leaf() -> impl Strategy<Value = Space> {
+        let shape = || proptest::collection::vec(1..4usize, 0..4);
+        prop_oneof![
+            shape().prop_map(|shape| Space::floats(&shape, -1.0, 1.0)),
+            shape().prop_map(|shape| Space::MultiBinary { shape }),
+            proptest::collection::vec(1..9i64, 1..5).prop_map(|n| Space::multi_discrete(&n)),
+            Just(Space::discrete(9)),
+        ]
+    }
+
+    proptest! {
+        /// What Rust wrote into records, libtorch reads, whatever part of a batch it looks at.
+        #[test]
+        fn fields_are_views_of_what_was_written(leaves in proptest::collection::vec(leaf(), 1..6)) {
+            let space = Space::fields((0..).map(|i: u32| i.to_string()).zip(leaves)).unwrap();
+            let Space::Fields(fields) = &space else { unreachable!() };
+            let mut written = LeafBuf::zeros(&space, 6);
+            for row in 0..6 {
+                for field in fields.iter() {
+                    let mut group = written.leaf_mut();
+                    let mut record = group.part(row, space.len());
+                    let mut leaf = record.field(&space, &field.name);
+                    match field.space.dtype() {
+                        Dtype::F32 => (1..).zip(leaf.f32()).for_each(|(i, x)| *x = (row * 100 + i) as f32),
+                        Dtype::U8 => (1..).zip(leaf.u8()).for_each(|(i, x)| *x = (row * 40 + i) as u8),
+                        Dtype::I64 => (1..).zip(leaf.i64()).for_each(|(i, x)| *x = (row * 100 + i) as i64),
+                    }
+                }
+            }
+            let batch = Tensor::from_slice(written.leaf().u8()).view([3, 2, space.len() as i64]);
+            for field in fields.iter() {
+                let factor = if field.space.dtype() == Dtype::U8 { 40 } else { 100 };
+                let seen = field_of(&batch.narrow(0, 1, 2).select(1, 1), field);
+                let shape: Vec<i64> = field.space.shape().iter().map(|&d| d as i64).collect();
+                prop_assert_eq!(&seen.size()[1..], &shape[..]);
+                for (i, row) in [3, 5].into_iter().enumerate() {
+                    let values = Vec::<f64>::try_from(seen.get(i as i64).to_kind(Kind::Double).reshape(-1)).unwrap();
+                    let wanted = (1..=field.space.len()).map(|k| (row * factor + k) as f64);
+                    let wanted: Vec<f64> = match field.space.dtype() {
+                        Dtype::U8 => wanted.map(|x| x % 256.0).collect(),
+                        _ => wanted.collect(),
+                    };
+                    prop_assert_eq!(values, wanted);
+                }
+            }
+        }
+    }
+}

@@ -18,6 +18,8 @@ mod readme;
 mod resume;
 #[path = "end_to_end/round_trip.rs"]
 mod round_trip;
+#[path = "end_to_end/spaces.rs"]
+mod spaces;
 #[path = "end_to_end/tensorboard.rs"]
 mod tensorboard;
 #[path = "end_to_end/workers.rs"]

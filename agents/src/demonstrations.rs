@@ -438,4 +438,59 @@ mod tests {
         with_nan.rewards = with_nan.rewards.narrow(0, 0, 3);
         assert!(refused(&with_nan).contains("`reward`"));
     }
+
+    #[test]
+    fn records_are_saved_and_looked_into() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.demos");
+        let observation = Space::fields([
+            ("inner/speed", Space::floats(&[2], -1.0, 1.0)),
+            ("gear", Space::Discrete { n: 3, start: 5 }),
+            ("lights", Space::multi_binary(&[3])),
+        ])
+        .unwrap();
+        let action = Space::multi_discrete(&[2, 4]);
+        let recorded = || {
+            let mut seen = LeafBuf::zeros(&observation, 3);
+            for step in 0..3 {
+                let mut leaf = seen.leaf_mut();
+                let mut leaf = leaf.part(step, observation.len());
+                leaf.field(&observation, "inner/speed").f32()[1] = step as f32;
+                leaf.field(&observation, "gear").i64()[0] = step as i64;
+                leaf.field(&observation, "lights").u8()[step] = 1;
+            }
+            let record =
+                Record { observations: seen, actions: LeafBuf::I64(vec![0, 3, 1, 2]), rewards: vec![0.0; 2] };
+            let episode = Episode { length: 2, record: Some(record), ..Default::default() };
+            Demonstrations::from_episodes(EnvSpec::new("Toy-v0"), &observation, &action, &[episode]).unwrap()
+        };
+        recorded().save(&path).unwrap();
+        let loaded = Demonstrations::load(&path).unwrap();
+        assert_eq!((&loaded.observation_space, &loaded.action_space), (&observation, &action));
+        assert_eq!(loaded.observations, recorded().observations);
+        assert_eq!(loaded.actions, Tensor::from_slice2(&[[0i64, 3], [1, 2]]));
+        let refused = |spoil: &dyn Fn(&mut Demonstrations)| {
+            let mut demonstrations = recorded();
+            spoil(&mut demonstrations);
+            demonstrations.save(&path).unwrap();
+            Demonstrations::load(&path).unwrap_err().to_string()
+        };
+        let Space::Fields(fields) = &observation else { unreachable!() };
+        let fill = |index: usize, row: i64, value: f64| {
+            move |demonstrations: &mut Demonstrations| {
+                let _ = field_of(&demonstrations.observations, &fields[index]).get(row).fill_(value);
+            }
+        };
+        assert!(refused(&fill(0, 1, f64::INFINITY)).contains("`observation inner/speed` row 1 holds a NaN"));
+        assert!(
+            refused(&fill(1, 0, 3.0)).contains("`observation gear` row 0 lies outside Discrete(3, start 5)")
+        );
+        assert!(
+            refused(&fill(2, 1, 2.0)).contains("`observation lights` row 1 lies outside MultiBinary([3])")
+        );
+        let refused = refused(&|demonstrations| {
+            let _ = demonstrations.actions.get(1).get(0).fill_(2);
+        });
+        assert!(refused.contains("`action` row 1 lies outside MultiDiscrete([2, 4])"), "{refused}");
+    }
 }

@@ -189,7 +189,7 @@ impl Discriminator {
             normaliser: config.normalise.then(|| {
                 let mut standardised = standardised_features(observation);
                 standardised.resize(input as usize, true);
-                RunningNorm::new(input as usize, 1e-5, None).only(Some(standardised))
+                RunningNorm::new(input as usize, 1e-5, None).only(standardised)
             }),
             flat,
             mlp,
@@ -722,6 +722,62 @@ mod tests {
             let expert = gail.reward(&flat(&[1.0, -1.0], &[1, 0])).unwrap().min().double_value(&[]);
             let policy = gail.reward(&flat(&[1.0, -1.0], &[0, 1])).unwrap().max().double_value(&[]);
             assert!(expert > policy + 0.1, "{config:?}: {expert} {policy}");
+        }
+    }
+
+    /// Records of an observed number, and actions of a kind.
+    fn pairs_of(action: &Space, numbers: &[f32], actions: &Tensor) -> Demonstrations {
+        let observation =
+            Space::fields([("number", Space::floats(&[1], -9.0, 9.0)), ("pad", Space::discrete(2))]).unwrap();
+        let Space::Fields(fields) = &observation else { unreachable!() };
+        let records = Tensor::zeros([numbers.len() as i64, 16], (Kind::Uint8, Device::Cpu));
+        field_of(&records, &fields[0]).copy_(&Tensor::from_slice(numbers).view([-1, 1]));
+        Demonstrations::from_pairs(observation, action.clone(), records, actions.shallow_clone())
+    }
+
+    #[test]
+    fn all_kinds_of_actions_are_told_apart() {
+        let two = |rows: &[[i64; 2]]| Tensor::from_slice2(rows);
+        let bytes = |rows: &[[i64; 2]]| two(rows).to_kind(Kind::Uint8);
+        let records = |rows: &[[i64; 2]]| {
+            let space = joint();
+            let Space::Fields(fields) = &space else { unreachable!() };
+            let records = Tensor::zeros([rows.len() as i64, 16], (Kind::Uint8, Device::Cpu));
+            field_of(&records, &fields[0]).copy_(&two(rows).select(1, 0));
+            field_of(&records, &fields[1]).copy_(&two(rows).narrow(1, 1, 1));
+            records
+        };
+        fn joint() -> Space {
+            Space::fields([("a", Space::discrete(2)), ("b", Space::floats(&[1], -1.0, 1.0))]).unwrap()
+        }
+        let kinds: [(Space, &dyn Fn(&[[i64; 2]]) -> Tensor); 3] = [
+            (Space::multi_discrete(&[2, 3]), &two),
+            (Space::multi_binary(&[2]), &bytes),
+            (joint(), &records),
+        ];
+        for (space, actions) in kinds {
+            let mut rng = Stream::new(3, "gail", 0, 0);
+            // The expert does (1, 0) where the number is positive and (0, 1) where it is not.
+            let right = [[1, 0], [0, 1], [1, 0], [0, 1]];
+            let wrong = [[0, 1], [1, 0], [0, 1], [1, 0]];
+            let numbers = [1.0, -1.0, 2.0, -2.0];
+            let expert = pairs_of(&space, &numbers, &actions(&right));
+            let batch = |rows: &[[i64; 2]]| {
+                let seen = pairs_of(&space, &numbers, &actions(rows));
+                let mut batch = flat(&numbers, &[0; 4]);
+                (batch.observations, batch.action) = (seen.observations, seen.actions);
+                batch
+            };
+            let mut gail = Gail::new(config(), &expert, 4, &mut rng).unwrap();
+            for _ in 0..60 {
+                gail.update(&batch(&wrong), &mut rng, &mut Log::in_memory()).unwrap();
+            }
+            let lowest = gail.reward(&batch(&right)).unwrap().min().double_value(&[]);
+            let highest = gail.reward(&batch(&wrong)).unwrap().max().double_value(&[]);
+            assert!(lowest > highest + 0.1, "{space}: {lowest} {highest}");
+            let config = GailConfig { action_input: ActionInput::PerActionLogit, ..config() };
+            let message = Gail::new(config, &expert, 4, &mut rng).err().unwrap().to_string();
+            assert!(message.contains("per_action_logit") && message.contains("one_hot"), "{message}");
         }
     }
 

@@ -25,7 +25,7 @@ pub enum Error {
     },
     /// A kind of space that no network here can read or write yet.
     #[error(
-        "environment `{id}`: {what} space {space} is not supported{hint}; supported are observations of Box, Discrete, MultiDiscrete, MultiBinary and Dict or Tuple of these, and actions of float Box, Discrete, MultiDiscrete or MultiBinary"
+        "environment `{id}`: {what} space {space} is not supported{hint}; supported are observations of Box, Discrete, MultiDiscrete, MultiBinary and Dict or Tuple of these, and actions of the same with a Box of floats"
     )]
     UnsupportedSpace {
         /// The environment.

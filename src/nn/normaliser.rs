@@ -31,8 +31,8 @@ impl RunningNorm {
     }
 
     /// Leaves features alone that are not `standardised`: one-hot choices, switches, pixels.
-    pub fn only(mut self, standardised: Option<Vec<bool>>) -> Self {
-        self.standardised = standardised;
+    pub fn only(mut self, standardised: Vec<bool>) -> Self {
+        self.standardised = Some(standardised).filter(|standardised| standardised.contains(&false));
         self
     }
 

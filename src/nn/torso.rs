@@ -290,12 +290,14 @@ impl Torso {
         }
     }
 
-    /// Which of the prepared features running statistics standardise: of several fields the floats; of a single
-    /// space all (`None`).
-    pub fn standardised(&self, space: &Space) -> Option<Vec<bool>> {
-        let Space::Fields(fields) = space else { return None };
-        let parts = self.in_order(fields);
-        Some(parts.flat_map(|(field, _)| vec![is_float(&field.space); field.space.features()]).collect())
+    /// Which of the prepared features running statistics standardise: as [`standardised_features`].
+    pub fn standardised(&self, space: &Space) -> Vec<bool> {
+        match space {
+            Space::Fields(fields) => {
+                self.in_order(fields).flat_map(|(field, _)| field_standardised(field)).collect()
+            }
+            single => standardised_features(single),
+        }
     }
 
     /// The fields in the order in which they are prepared, and whether each is an image.
@@ -321,17 +323,16 @@ fn channels_first(space: &Space, images: &Tensor) -> Tensor {
     }
 }
 
-fn is_float(space: &Space) -> bool {
-    matches!(space, Space::Box { dtype: Dtype::F32, .. })
+fn field_standardised(field: &Field) -> Vec<bool> {
+    let is_float = matches!(field.space, Space::Box { dtype: Dtype::F32, .. });
+    vec![is_float; field.space.features()]
 }
 
-/// Which values of [`features_of`] running statistics standardise: as [`Torso::standardised`], in the order of
-/// the fields.
+/// Which of [`features_of`] a space running statistics standardise: of several fields the floats, for a rare
+/// switch or a pixel divided by its deviation would outweigh all else; of a single space everything.
 pub fn standardised_features(space: &Space) -> Vec<bool> {
     match space {
-        Space::Fields(fields) => {
-            fields.iter().flat_map(|field| vec![is_float(&field.space); field.space.features()]).collect()
-        }
+        Space::Fields(fields) => fields.iter().flat_map(field_standardised).collect(),
         single => vec![true; single.features()],
     }
 }

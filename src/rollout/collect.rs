@@ -517,6 +517,9 @@ impl Drop for Collector {
 }
 
 #[cfg(test)]
+mod masked;
+
+#[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
