@@ -1,5 +1,6 @@
 //! Behaviour cloning: maximum likelihood of the expert's actions (Pomerleau 1991; the settings of GAIL's
-//! baseline, Ho & Ermon 2016, are the defaults). Needs no environment.
+//! baseline, Ho & Ermon 2016, are the defaults). Needs no environment. Demonstrations hold no action masks: cloning
+//! spreads probability over all choices, and acting keeps to what the environment then allows.
 
 use crate::Demonstrations;
 use crate::agent::{Evaluation, Returns};

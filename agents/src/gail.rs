@@ -45,13 +45,13 @@ impl RewardForm {
     }
 }
 
-/// How the discriminator sees a discrete action.
+/// How the discriminator sees actions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ActionInput {
-    /// As one-hot input beside the observation.
+    /// As input beside the observation: choices one-hot, switches 0 and 1, numbers as they are.
     OneHot,
-    /// One logit for each action, the taken one's counts (the paper's code).
+    /// One logit for each action, the taken one's counts (the paper's code). For a single choice only.
     PerActionLogit,
 }
 
@@ -65,7 +65,7 @@ pub struct GailConfig {
     pub hidden: Vec<i64>,
     /// Their non-linearity.
     pub activation: Activation,
-    /// How it sees discrete actions; continuous ones are always inputs.
+    /// How it sees actions.
     pub action_input: ActionInput,
     /// Adam's step size.
     pub learning_rate: f64,

@@ -12,6 +12,7 @@ mod fields;
 mod gymnasium;
 mod pendulum;
 pub mod python;
+mod python_space;
 mod registry;
 mod seals_cartpole;
 mod space;

@@ -159,6 +159,8 @@ class Nested(Base):
 class Sorted(Base):
     observation_space = Dict({"b": Discrete(9), "a": Discrete(9)})
     def observe(self): return {"b": 2, "a": 1}
+class SameNames(Base):
+    observation_space = Dict({"a/b": Discrete(2), "a": Dict(b=Discrete(2))})
 class NestedLacks(Nested):
     def observe(self): return {key: value for key, value in super().observe().items() if key != "inner"}
 class NestedShort(Nested):
@@ -575,6 +577,10 @@ fn a_group_has_the_masks_of_all_and_refuses_one_that_allows_nothing() {
 fn spaces_that_nothing_here_can_read_are_refused() {
     for (name, text) in [
         ("Words", "observation space Dict('a': Text("),
+        (
+            "SameNames",
+            "observation space Dict('a': Dict('b': Discrete(2)), 'a/b': Discrete(2)) is not supported: two",
+        ),
         (
             "Steps",
             "action space Box(0, 5, (2,), int32) is not supported: make a Box of integers a MultiDiscrete",
