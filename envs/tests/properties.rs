@@ -1,7 +1,10 @@
 //! What must hold for any input.
 #![allow(clippy::unwrap_used)]
 
-use imago_envs::{CartPole, Dtype, Env, LeafBuf, LeafMut, Pendulum, SealsCartPole, Space, TimeLimit};
+use imago_envs::{
+    Acrobot, AcrobotVersion, CartPole, Dtype, Env, LeafBuf, LeafMut, MountainCar, MountainCarContinuous, Pendulum,
+    SealsCartPole, Space, TimeLimit,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -126,13 +129,16 @@ proptest! {
 
     #[test]
     fn loading_any_bytes_does_not_panic(bytes in vec(any::<u8>(), 0..50)) {
-        let envs: [Box<dyn Env>; 4] = [
+        let envs: [Box<dyn Env>; 7] = [
             Box::new(CartPole::new(false)),
             Box::new(SealsCartPole::new()),
             Box::new(TimeLimit::new(Pendulum::new(10.0), 200)),
             Box::new(TimeLimit::new(CartPole::new(false), 500)),
+            Box::new(Acrobot::new(AcrobotVersion::V1)),
+            Box::new(MountainCar::new(0.0)),
+            Box::new(MountainCarContinuous::new(0.0)),
         ];
-        for (mut env, size) in envs.into_iter().zip([32, 32, 20, 36]) {
+        for (mut env, size) in envs.into_iter().zip([32, 32, 20, 36, 32, 16, 16]) {
             let loaded = env.load(&bytes).is_ok();
             prop_assert!(!loaded || bytes.len() == size);
             if loaded {
