@@ -8,6 +8,8 @@ mod bad_input;
 mod catalogue;
 #[path = "end_to_end/divergence.rs"]
 mod divergence;
+#[path = "end_to_end/envs_check.rs"]
+mod envs_check;
 #[path = "end_to_end/gymnasium.rs"]
 mod gymnasium;
 #[path = "end_to_end/program.rs"]

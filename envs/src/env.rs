@@ -23,6 +23,24 @@ impl EnvSpec {
     pub fn new(id: &str) -> Self {
         Self { id: id.into(), args: toml::Table::new(), time_limit: None }
     }
+
+    /// `ID`, or `ID?argument=value&…` as on a command line. Values are read as TOML; what is none is text.
+    pub fn parse(text: &str) -> Result<Self> {
+        let (id, arguments) = text.split_once('?').unwrap_or((text, ""));
+        let mut spec = Self::new(id);
+        for argument in arguments.split('&').filter(|argument| !argument.is_empty()) {
+            let Some((name, value)) = argument.split_once('=') else {
+                return Err(Error::BadArgument {
+                    id: id.into(),
+                    argument: argument.into(),
+                    message: format!("expected {argument}=VALUE"),
+                });
+            };
+            let value = value.parse().unwrap_or_else(|_| toml::Value::String(value.into()));
+            spec.args.insert(name.into(), value);
+        }
+        Ok(spec)
+    }
 }
 
 /// What one step gave, apart from the observation.

@@ -53,6 +53,16 @@ pub enum Error {
         /// The one that was given.
         theirs: String,
     },
+    /// A Python package that the environment needs is not installed.
+    #[error("environment `{id}` needs {package}, which is not installed; install it with: {install}")]
+    MissingPackage {
+        /// The environment.
+        id: String,
+        /// What is missing.
+        package: String,
+        /// The command that installs it.
+        install: String,
+    },
     /// Python raised.
     #[error("environment `{id}`: {doing}: Python raised {message}")]
     Python {

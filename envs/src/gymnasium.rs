@@ -85,8 +85,8 @@ impl Gymnasium {
         if let Some(limit) = spec.time_limit {
             arguments.set_item("max_episode_steps", limit).map_err(making)?;
         }
-        let name = id.strip_prefix(Self::PREFIX).unwrap_or(id);
-        let env = gymnasium.call_method("make", (name,), Some(&arguments)).map_err(making)?;
+        let make = gymnasium.call_method("make", (Self::name(id),), Some(&arguments));
+        let env = make.map_err(|error| missing(py, id, &error).unwrap_or_else(|| making(error)))?;
         let observation = PythonSpace::of(&env, id, "observation")?;
         let action = PythonSpace::of(&env, id, "action")?;
         let bind = || -> PyResult<Self> {
@@ -105,6 +105,16 @@ impl Gymnasium {
             })
         };
         bind().map_err(making)
+    }
+
+    /// The environment itself, for a check that looks at it from inside Python.
+    pub(crate) fn python<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        self.env.bind(py).clone()
+    }
+
+    /// What Gymnasium calls the environment `id`.
+    pub(crate) fn name(id: &str) -> &str {
+        id.strip_prefix(Self::PREFIX).unwrap_or(id)
     }
 
     fn raised(&self, py: Python, doing: &'static str, error: PyErr) -> Error {
@@ -305,8 +315,43 @@ pub(crate) fn raised(py: Python, id: &str, doing: &'static str, error: PyErr) ->
     Error::Python { id: id.into(), doing, message: describe(py, &error) }
 }
 
+/// What an environment that cannot be made lacks, if that is a Python package.
+fn missing(py: Python, id: &str, error: &PyErr) -> Option<Error> {
+    let text = error.value(py).str().ok()?.to_string();
+    match type_name(error.value(py)).as_str() {
+        // "Box2D is not installed, … `pip install "gymnasium[box2d]"`"
+        "DependencyNotInstalled" => {
+            let (package, _) = text.split_once(" is not installed")?;
+            let (extra, _) = text.split_once("gymnasium[")?.1.split_once(']')?;
+            let install = format!("{} install \"gymnasium[{extra}]\"", python::pip(py));
+            Some(Error::MissingPackage { id: id.into(), package: package.into(), install })
+        }
+        "ModuleNotFoundError" => {
+            // Gymnasium raises its own in place of the import's, which alone knows the name.
+            let cause = error.cause(py);
+            let named = |error: &PyErr| error.value(py).getattr("name").ok()?.extract::<String>().ok();
+            let module = named(error).or_else(|| named(cause.as_ref()?))?;
+            let message = format!(
+                "{}; install the package that brings `{module}` ({} install …) or put its directory on PYTHONPATH",
+                describe(py, error),
+                python::pip(py)
+            );
+            Some(Error::Python { id: id.into(), doing: "make", message })
+        }
+        "NamespaceNotFound" => {
+            let message = format!(
+                "{}; write gym:MODULE:{} with the module that registers it (ale_py for ALE)",
+                describe(py, error),
+                Gymnasium::name(id)
+            );
+            Some(Error::Python { id: id.into(), doing: "make", message })
+        }
+        _ => None,
+    }
+}
+
 /// `ExceptionType: text`
-fn describe(py: Python, error: &PyErr) -> String {
+pub(crate) fn describe(py: Python, error: &PyErr) -> String {
     let kind = type_name(error.value(py));
     match error.value(py).str() {
         Ok(text) if text.is_empty().unwrap_or(true) => kind,

@@ -7,6 +7,7 @@
 mod acrobot;
 mod arguments;
 mod cartpole;
+pub mod check;
 mod env;
 mod error;
 mod fields;
@@ -25,6 +26,7 @@ mod time_limit;
 pub use acrobot::{Acrobot, AcrobotVersion};
 pub use arguments::Arguments;
 pub use cartpole::CartPole;
+pub use check::check;
 pub use env::{Each, Env, EnvSpec, Finals, Row, Step, VecEnv};
 pub use error::{Error, Result};
 pub use fields::{Field, Fields};

@@ -17,6 +17,7 @@ type MakeGroup = dyn Fn(&Table, Option<u32>, usize) -> Result<Box<dyn VecEnv>> +
 struct Entry {
     description: String,
     time_limit: Option<u32>,
+    builtin: bool,
     one: Arc<MakeOne>,
     group: Arc<MakeGroup>,
 }
@@ -82,6 +83,7 @@ impl Registry {
             Some(200),
             MountainCar::seals_from_args,
         );
+        registry.entries.values_mut().for_each(|entry| entry.builtin = true);
         registry
     }
 
@@ -120,13 +122,19 @@ impl Registry {
             })
         };
         let description = description.into();
-        let entry = Entry { description, time_limit, one: Arc::new(one), group: Arc::new(group) };
+        let (one, group) = (Arc::new(one), Arc::new(group));
+        let entry = Entry { description, time_limit, builtin: false, one, group };
         self.entries.insert(id.into(), entry);
     }
 
     /// Every registered environment, sorted: name and description.
     pub fn ids(&self) -> impl Iterator<Item = (&str, &str)> {
         self.entries.iter().map(|(id, entry)| (id.as_str(), entry.description.as_str()))
+    }
+
+    /// Whether `id` is an environment of this crate, not one that a program has registered or replaced.
+    pub fn is_builtin(&self, id: &str) -> bool {
+        self.entries.get(id).is_some_and(|entry| entry.builtin)
     }
 
     /// One environment.
