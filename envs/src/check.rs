@@ -674,11 +674,11 @@ fn stray(space: &Space, observation: Leaf) -> Option<(&'static str, String)> {
             outside
                 .then(|| ("bounds", format!("the choice {value}, not one of 0 to {}, or none at all", n - 1)))
         }
-        Space::Box { low, high, .. } => match observation {
-            // Bounds as they are in the type of the values: rounded, they still hold them.
-            Leaf::F32(values) => {
-                values.iter().zip(low.iter().zip(high)).enumerate().find_map(|(i, (&x, (&low, &high)))| {
-                    match x {
+        Space::Box { low, high, .. } => {
+            match observation {
+                // Bounds as they are in the type of the values: rounded, they still hold them.
+                Leaf::F32(values) => values.iter().zip(low.iter().zip(high)).enumerate().find_map(
+                    |(i, (&x, (&low, &high)))| match x {
                         x if x.is_nan() => {
                             Some(("finite", format!("NaN at {i}, or nothing was written there")))
                         }
@@ -690,13 +690,12 @@ fn stray(space: &Space, observation: Leaf) -> Option<(&'static str, String)> {
                             ),
                         )),
                         _ => None,
-                    }
-                })
-            }
-            Leaf::U8(values) => {
-                values.iter().zip(low.iter().zip(high)).enumerate().find_map(|(i, (&x, (&low, &high)))| {
-                    let inside = (low..=high).contains(&f64::from(x));
-                    (!inside).then(|| {
+                    },
+                ),
+                Leaf::U8(values) => values.iter().zip(low.iter().zip(high)).enumerate().find_map(
+                    |(i, (&x, (&low, &high)))| {
+                        let inside = (low..=high).contains(&f64::from(x));
+                        (!inside).then(|| {
                         (
                             "bounds",
                             format!(
@@ -704,10 +703,11 @@ fn stray(space: &Space, observation: Leaf) -> Option<(&'static str, String)> {
                             ),
                         )
                     })
-                })
+                    },
+                ),
+                Leaf::I64(_) => None,
             }
-            Leaf::I64(_) => None,
-        },
+        }
     }
 }
 

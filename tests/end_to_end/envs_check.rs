@@ -59,7 +59,7 @@ class Toy(gymnasium.Env):
             raise RuntimeError("the motor is on fire")
         if self.breaks == "reward":
             reward = float("inf")
-        terminated = self.t % 10 == 0 and self.breaks != "endless"
+        terminated = self.t % 10 == 0
         if self.breaks == "flags":
             terminated = "yes" if terminated else ""
         if self.breaks == "old":
@@ -184,7 +184,6 @@ fn what_is_only_odd_is_a_warning() {
         ("close", "close", "close raised OSError: the door is stuck"),
         ("seeds", "seeds", "different seeds gave the same beginning"),
         ("powerful", "action bounds", "action 0 lies in 0 to 5, not in -1 to 1 or 0 to 1"),
-        ("endless", "endless", "no episode ended in"),
     ] {
         let output = check(&place, breaks);
         let (rules, said) = found(&output, "warning");

@@ -4,7 +4,6 @@ import copy
 import importlib
 import pathlib
 import re
-import sys
 import time
 import warnings
 
@@ -18,14 +17,22 @@ VIOLATION, WARNING = True, False
 CHECKER = "gymnasium"
 
 
+def spec(name):
+    """What is registered as ID, or as module:ID."""
+    module, _, name = name.rpartition(":")
+    if module:
+        importlib.import_module(module)
+    return gymnasium.spec(name)
+
+
 def nondeterministic(name):
     """Whether the environment declares that its episodes do not repeat."""
-    return bool(gymnasium.spec(name).nondeterministic)
+    return bool(spec(name).nondeterministic)
 
 
 def version(name):
     """Changes when the environment's file does, or any file of the package it is in, or Gymnasium."""
-    entry = gymnasium.spec(name).entry_point
+    entry = spec(name).entry_point
     module = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "")
     top = importlib.import_module(module.partition(".")[0])
     files = [pathlib.Path(top.__file__)] if getattr(top, "__file__", None) else []
