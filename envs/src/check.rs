@@ -11,6 +11,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 use std::any::Any;
+use std::cmp::Ordering;
 use std::hash::Hasher;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -201,6 +202,7 @@ struct Stage {
     env: Box<dyn Env>,
     observation: LeafBuf,
     action: LeafBuf,
+    mask: Vec<bool>,
     rng: ChaCha8Rng,
 }
 
@@ -208,7 +210,8 @@ impl Stage {
     fn new(env: Box<dyn Env>) -> Self {
         let observation = LeafBuf::zeros(env.observation_space(), 1);
         let action = LeafBuf::zeros(env.action_space(), 1);
-        Self { env, observation, action, rng: ChaCha8Rng::seed_from_u64(0) }
+        let mask = vec![true; env.action_space().choices()];
+        Self { env, observation, action, mask, rng: ChaCha8Rng::seed_from_u64(0) }
     }
 
     fn reset(&mut self, seed: u64) -> Result<()> {
@@ -216,7 +219,14 @@ impl Stage {
     }
 
     fn step(&mut self) -> Result<crate::Step> {
-        draw(self.env.action_space(), &mut self.rng, self.action.leaf_mut());
+        // Without masks it stays what it is: all true.
+        if self.env.action_mask(&mut self.mask) && !self.env.action_space().allows_an_action(&self.mask) {
+            return Err(Error::Contract {
+                id: self.env.id().into(),
+                message: "its action mask allows no action".into(),
+            });
+        }
+        draw(self.env.action_space(), &self.mask, &mut self.rng, self.action.leaf_mut());
         self.env.step(self.action.leaf(), self.observation.leaf_mut())
     }
 }
@@ -540,12 +550,16 @@ impl Check<'_> {
         let mut action = LeafBuf::zeros(group.action_space(), n);
         let (mut reward, mut terminated) = (vec![0.0; n], vec![false; n]);
         let (mut truncated, mut valid, mut finals) = (vec![false; n], vec![false; n], Finals::default());
+        let mut mask = vec![true; n * group.action_space().choices()];
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         group.reset(&seeds, observation.leaf_mut())?;
         let rate = measure(self.effort.time.mul_f64(0.2), || {
-            let (space, size) = (group.action_space(), group.action_space().len());
+            group.action_mask(&mut mask)?;
+            let (space, size, choices) =
+                (group.action_space(), group.action_space().len(), group.action_space().choices());
             for i in 0..n {
-                draw(space, &mut rng, action.leaf_mut().part(i, size));
+                let mask = &mask[i * choices..(i + 1) * choices];
+                draw(space, mask, &mut rng, action.leaf_mut().part(i, size));
             }
             finals.clear();
             let mut row = Row {
@@ -649,10 +663,30 @@ fn hash(observation: Leaf) -> u64 {
     hasher.finish()
 }
 
-/// An action of `space`, uniform; between −1 and 1 in directions without bounds.
-fn draw(space: &Space, rng: &mut ChaCha8Rng, mut action: LeafMut) {
+/// An action of `space`, uniform over what `mask` allows; between −1 and 1 in directions without bounds.
+fn draw(space: &Space, mask: &[bool], rng: &mut ChaCha8Rng, mut action: LeafMut) {
     match space {
-        Space::Discrete { n, .. } => action.i64()[0] = rng.random_range(0..*n),
+        Space::Discrete { .. } => action.i64()[0] = choose(mask, rng) as i64,
+        Space::MultiDiscrete { n, .. } => {
+            let mut rest = mask;
+            for (value, &n) in action.i64().iter_mut().zip(n) {
+                let (own, others) = rest.split_at(n as usize);
+                (*value, rest) = (choose(own, rng) as i64, others);
+            }
+        }
+        Space::MultiBinary { .. } => {
+            for (value, own) in action.u8().iter_mut().zip(mask.chunks_exact(2)) {
+                *value = choose(own, rng) as u8;
+            }
+        }
+        Space::Fields(fields) => {
+            let (record, mut rest) = (action.u8(), mask);
+            for field in fields.iter() {
+                let (own, others) = rest.split_at(field.space.choices());
+                draw(&field.space, own, rng, field.write(record));
+                rest = others;
+            }
+        }
         Space::Box { low, high, .. } => {
             for ((value, &low), &high) in action.f32().iter_mut().zip(low).zip(high) {
                 let uniform = f64::from(rng.random::<f32>());
@@ -661,6 +695,16 @@ fn draw(space: &Space, rng: &mut ChaCha8Rng, mut action: LeafMut) {
                     false => (2.0 * uniform - 1.0).clamp(low, high) as f32,
                 };
             }
+        }
+    }
+}
+
+/// One of the allowed choices, of which there is at least one.
+fn choose(mask: &[bool], rng: &mut ChaCha8Rng) -> usize {
+    loop {
+        let choice = rng.random_range(0..mask.len());
+        if mask[choice] {
+            return choice;
         }
     }
 }
@@ -674,41 +718,46 @@ fn stray(space: &Space, observation: Leaf) -> Option<(&'static str, String)> {
             outside
                 .then(|| ("bounds", format!("the choice {value}, not one of 0 to {}, or none at all", n - 1)))
         }
+        Space::MultiDiscrete { n, .. } => {
+            let mut choices = observation.i64().iter().zip(n).enumerate();
+            let (i, (value, n)) = choices.find(|(_, (value, n))| !(0..**n).contains(*value))?;
+            let message = format!("the choice {value} at {i}, not one of 0 to {}, or none at all", n - 1);
+            Some(("bounds", message))
+        }
+        Space::MultiBinary { .. } => {
+            let i = observation.u8().iter().position(|&x| x > 1)?;
+            Some(("bounds", format!("a switch at {i} that is neither 0 nor 1, or was not written")))
+        }
+        Space::Fields(fields) => fields.iter().find_map(|field| {
+            let (rule, message) = stray(&field.space, field.read(observation.u8()))?;
+            Some((rule, format!("in its field `{}` {message}", field.name)))
+        }),
         Space::Box { low, high, .. } => {
+            let mut bounds = low.iter().copied().zip(high.iter().copied()).enumerate();
             match observation {
-                // Bounds as they are in the type of the values: rounded, they still hold them.
-                Leaf::F32(values) => values.iter().zip(low.iter().zip(high)).enumerate().find_map(
-                    |(i, (&x, (&low, &high)))| match x {
-                        x if x.is_nan() => {
-                            Some(("finite", format!("NaN at {i}, or nothing was written there")))
-                        }
-                        x if x.is_infinite() => Some(("finite", format!("{x} at {i}"))),
-                        x if x < low as f32 || x > high as f32 => Some((
-                            "bounds",
-                            format!(
-                                "{x} at {i}, outside its space's {low} to {high}: clip it, or widen the space"
-                            ),
-                        )),
-                        _ => None,
-                    },
-                ),
-                Leaf::U8(values) => values.iter().zip(low.iter().zip(high)).enumerate().find_map(
-                    |(i, (&x, (&low, &high)))| {
-                        let inside = (low..=high).contains(&f64::from(x));
-                        (!inside).then(|| {
-                        (
-                            "bounds",
-                            format!(
-                                "{x} at {i}, outside its space's {low} to {high}: clip it, or widen the space"
-                            ),
-                        )
-                    })
-                    },
-                ),
+                // Bounds in the type of the values: rounded like them, they still hold them.
+                Leaf::F32(values) => values.iter().zip(bounds).find_map(|(&x, (i, (low, high)))| {
+                    stray_value(i, x.into(), f64::from(low as f32), f64::from(high as f32))
+                }),
+                Leaf::U8(values) => {
+                    bounds.find_map(|(i, (low, high))| stray_value(i, values[i].into(), low, high))
+                }
                 Leaf::I64(_) => None,
             }
         }
     }
+}
+
+/// As [`stray`], for value `i` of a box.
+fn stray_value(i: usize, x: f64, low: f64, high: f64) -> Option<(&'static str, String)> {
+    if x.is_nan() {
+        return Some(("finite", format!("NaN at {i}, or nothing was written there")));
+    }
+    if x.is_infinite() {
+        return Some(("finite", format!("{x} at {i}")));
+    }
+    let message = || format!("{x} at {i}, outside its space's {low} to {high}: clip it, or widen the space");
+    (x < low || x > high).then(|| ("bounds", message()))
 }
 
 /// What makes no sense about a space.
@@ -718,7 +767,18 @@ fn faults(space: &Space) -> Vec<(Severity, String)> {
         Space::Discrete { n, .. } if *n < 1 => {
             found.push((Severity::Violation, "a choice needs at least one possibility".into()));
         }
-        Space::Discrete { .. } => {}
+        Space::MultiDiscrete { n, .. } if n.iter().any(|&n| n < 1) => {
+            found.push((Severity::Violation, "every choice needs at least one possibility".into()));
+        }
+        Space::Discrete { .. } | Space::MultiDiscrete { .. } | Space::MultiBinary { .. } => {}
+        Space::Fields(fields) => {
+            for field in fields.iter() {
+                let inner = faults(&field.space).into_iter();
+                found.extend(
+                    inner.map(|(severity, text)| (severity, format!("field `{}`: {text}", field.name))),
+                );
+            }
+        }
         Space::Box { shape, low, high, .. } => {
             let len: usize = shape.iter().product();
             if len == 0 || low.len() != len || high.len() != len {
@@ -727,7 +787,8 @@ fn faults(space: &Space) -> Vec<(Severity, String)> {
                 found.push((Severity::Violation, message));
             }
             let pairs = || low.iter().zip(high);
-            if let Some(i) = pairs().position(|(low, high)| !(low <= high)) {
+            if let Some(i) = pairs().position(|(low, high)| low.partial_cmp(high).is_none_or(Ordering::is_gt))
+            {
                 found.push((
                     Severity::Violation,
                     format!("value {i} has bounds from {} to {}", low[i], high[i]),

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use imago_envs::{
-    Acrobot, AcrobotVersion, CartPole, Dtype, Env, LeafBuf, LeafMut, MountainCar, MountainCarContinuous, Pendulum,
-    SealsCartPole, Space, TimeLimit,
+    Acrobot, AcrobotVersion, CartPole, Dtype, Env, LeafBuf, LeafMut, MountainCar, MountainCarContinuous,
+    Pendulum, SealsCartPole, Space, TimeLimit,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
