@@ -1,6 +1,6 @@
-//! A tensor's memory as a Rust slice, without a copy.
+//! A tensor's memory as a Rust slice or as numbers of another type, without a copy.
 
-use imago_envs::Leaf;
+use imago_envs::{Dtype, Field, Leaf};
 use tch::{Kind, Tensor, kind::Element};
 
 /// The values of a contiguous tensor in main memory.
@@ -27,16 +27,39 @@ pub fn slice_mut<T: Element>(tensor: &mut Tensor) -> &mut [T] {
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr() as *mut T, tensor.numel()) }
 }
 
-/// The values of a contiguous tensor of observations or actions, whatever their kind.
+/// The kind of tensor in which values of `dtype` are stored.
+pub fn kind_of(dtype: Dtype) -> Kind {
+    match dtype {
+        Dtype::F32 => Kind::Float,
+        Dtype::U8 => Kind::Uint8,
+        Dtype::I64 => Kind::Int64,
+    }
+}
+
+/// The values of a contiguous tensor of floats, bytes or 64-bit integers.
 ///
 /// # Panics
-/// As [`slice()`], and for kinds that no space stores.
-pub fn leaf(tensor: &Tensor) -> Leaf<'_> {
-    match tensor.kind() {
-        Kind::Float => Leaf::F32(slice(tensor)),
-        Kind::Uint8 => Leaf::U8(slice(tensor)),
-        _ => Leaf::I64(slice(tensor)),
+/// As [`slice()`] does.
+pub fn leaf_of(values: &Tensor) -> Leaf<'_> {
+    match values.kind() {
+        Kind::Float => Leaf::F32(slice(values)),
+        Kind::Uint8 => Leaf::U8(slice(values)),
+        _ => Leaf::I64(slice(values)),
     }
+}
+
+/// One field of records `[…, bytes]`, `[…, shape of the field]` in its own type: a view of the same memory.
+///
+/// # Panics
+/// If the records are not of the space whose field it is.
+pub fn field_of(records: &Tensor, field: &Field) -> Tensor {
+    let dtype = field.space.dtype();
+    let bytes = field.space.len() * dtype.size();
+    let values = records.narrow(-1, field.offset as i64, bytes as i64).view_dtype(kind_of(dtype));
+    let mut shape = records.size();
+    shape.pop();
+    shape.extend(field.space.shape().iter().map(|&d| d as i64));
+    values.view(&shape[..])
 }
 
 fn check<T: Element>(tensor: &Tensor) {
@@ -82,5 +105,61 @@ impl<T> std::ops::DerefMut for Column<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as above, and `self` is borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use imago_envs::{LeafBuf, Space};
+    use proptest::prelude::*;
+
+    fn leaf() -> impl Strategy<Value = Space> {
+        let shape = || proptest::collection::vec(1..4usize, 0..4);
+        prop_oneof![
+            shape().prop_map(|shape| Space::floats(&shape, -1.0, 1.0)),
+            shape().prop_map(|shape| Space::MultiBinary { shape }),
+            proptest::collection::vec(1..9i64, 1..5).prop_map(|n| Space::multi_discrete(&n)),
+            Just(Space::discrete(9)),
+        ]
+    }
+
+    proptest! {
+        /// What Rust wrote into records, libtorch reads, whatever part of a batch it looks at.
+        #[test]
+        fn fields_are_views_of_what_was_written(leaves in proptest::collection::vec(leaf(), 1..6)) {
+            let space = Space::fields((0..).map(|i: u32| i.to_string()).zip(leaves)).unwrap();
+            let Space::Fields(fields) = &space else { unreachable!() };
+            let mut written = LeafBuf::zeros(&space, 6);
+            for row in 0..6 {
+                for field in fields.iter() {
+                    let mut group = written.leaf_mut();
+                    let mut record = group.part(row, space.len());
+                    let mut leaf = record.field(&space, &field.name);
+                    match field.space.dtype() {
+                        Dtype::F32 => (1..).zip(leaf.f32()).for_each(|(i, x)| *x = (row * 100 + i) as f32),
+                        Dtype::U8 => (1..).zip(leaf.u8()).for_each(|(i, x)| *x = (row * 40 + i) as u8),
+                        Dtype::I64 => (1..).zip(leaf.i64()).for_each(|(i, x)| *x = (row * 100 + i) as i64),
+                    }
+                }
+            }
+            let batch = Tensor::from_slice(written.leaf().u8()).view([3, 2, space.len() as i64]);
+            for field in fields.iter() {
+                let factor = if field.space.dtype() == Dtype::U8 { 40 } else { 100 };
+                let seen = field_of(&batch.narrow(0, 1, 2).select(1, 1), field);
+                let shape: Vec<i64> = field.space.shape().iter().map(|&d| d as i64).collect();
+                prop_assert_eq!(&seen.size()[1..], &shape[..]);
+                for (i, row) in [3, 5].into_iter().enumerate() {
+                    let values = Vec::<f64>::try_from(seen.get(i as i64).to_kind(Kind::Double).reshape(-1)).unwrap();
+                    let wanted = (1..=field.space.len()).map(|k| (row * factor + k) as f64);
+                    let wanted: Vec<f64> = match field.space.dtype() {
+                        Dtype::U8 => wanted.map(|x| x % 256.0).collect(),
+                        _ => wanted.collect(),
+                    };
+                    prop_assert_eq!(values, wanted);
+                }
+            }
+        }
     }
 }

@@ -325,6 +325,7 @@ mod tests {
             lead: Lead::Time { steps: 3, envs: 2 },
             observations: Tensor::zeros([4, 2, 1], (Kind::Float, Device::Cpu)),
             action: Tensor::zeros([3, 2], (Kind::Int64, Device::Cpu)),
+            action_mask: None,
             log_prob: None,
             values: None,
             reward: Tensor::from_slice(reward).view([3, 2]),

@@ -8,6 +8,8 @@ mod bad_input;
 mod catalogue;
 #[path = "end_to_end/divergence.rs"]
 mod divergence;
+#[path = "end_to_end/envs_check.rs"]
+mod envs_check;
 #[path = "end_to_end/gymnasium.rs"]
 mod gymnasium;
 #[path = "end_to_end/program.rs"]
@@ -18,6 +20,8 @@ mod readme;
 mod resume;
 #[path = "end_to_end/round_trip.rs"]
 mod round_trip;
+#[path = "end_to_end/spaces.rs"]
+mod spaces;
 #[path = "end_to_end/tensorboard.rs"]
 mod tensorboard;
 #[path = "end_to_end/workers.rs"]

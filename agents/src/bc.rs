@@ -1,5 +1,6 @@
 //! Behaviour cloning: maximum likelihood of the expert's actions (Pomerleau 1991; the settings of GAIL's
-//! baseline, Ho & Ermon 2016, are the defaults). Needs no environment.
+//! baseline, Ho & Ermon 2016, are the defaults). Needs no environment. Demonstrations hold no action masks: cloning
+//! spreads probability over all choices, and acting keeps to what the environment then allows.
 
 use crate::Demonstrations;
 use crate::agent::{Evaluation, Returns};
@@ -220,6 +221,7 @@ mod tests {
             value_heads: 1,
             normalise: true,
             log_std: 0.0,
+            masked: false,
         };
         let policy = ActorCritic::new(spec, &mut Stream::new(0, "init", 0, 0)).unwrap();
         Bc::new(config, policy, &demonstrations, None, 0).unwrap()

@@ -1,7 +1,7 @@
 //! Demonstrations: whole episodes of an expert, or every k-th pair of them, with where they came from.
 
 use crate::mean_std;
-use imago::memory::slice;
+use imago::memory::{field_of, kind_of, slice};
 use imago::rollout::{Episode, leaf_tensor};
 use imago::run::tensor_file;
 use imago::{Error, Result, Stream};
@@ -278,11 +278,7 @@ impl Demonstrations {
             let tensor = tensors.remove(name).ok_or_else(|| format!("`{name}` is missing"))?;
             let shape: Vec<i64> =
                 std::iter::once(count as i64).chain(space.shape().iter().map(|&d| d as i64)).collect();
-            let kind = match space.dtype() {
-                Dtype::F32 => Kind::Float,
-                Dtype::U8 => Kind::Uint8,
-                Dtype::I64 => Kind::Int64,
-            };
+            let kind = kind_of(space.dtype());
             if tensor.size() != shape || tensor.kind() != kind {
                 return Err(format!(
                     "`{name}` is {:?} of {:?}, its header says {kind:?} of {shape:?}",
@@ -298,27 +294,13 @@ impl Demonstrations {
         let rewards = take("reward", &scalar, pairs)?;
         let steps = take("step", &Space::discrete(i64::MAX), pairs)?;
         let final_observations = take("final_observation", &header.observation_space, header.episodes.len())?;
-        let checked = [
-            ("observation", &observations),
-            ("action", &actions),
-            ("reward", &rewards),
-            ("final_observation", &final_observations),
-        ];
-        for (name, tensor) in checked {
-            first_non_finite_row(tensor)
-                .map_or(Ok(()), |row| Err(format!("`{name}` row {row} holds a NaN or an infinity")))?;
-        }
         for (name, space, tensor) in [
-            ("action", &header.action_space, &actions),
             ("observation", &header.observation_space, &observations),
+            ("action", &header.action_space, &actions),
+            ("reward", &scalar, &rewards),
+            ("final_observation", &header.observation_space, &final_observations),
         ] {
-            if let Space::Discrete { n, .. } = space {
-                let row =
-                    slice::<i64>(&tensor.contiguous()).iter().position(|choice| !(0..*n).contains(choice));
-                if let Some(row) = row {
-                    return Err(format!("`{name}` row {row} lies outside {space}"));
-                }
-            }
+            check_values(name, space, tensor)?;
         }
         if pairs == 0 {
             return Err("it holds no pair".into());
@@ -338,14 +320,40 @@ impl Demonstrations {
     }
 }
 
-fn first_non_finite_row(tensor: &Tensor) -> Option<usize> {
+/// Refuses floats that are not finite, choices that there are not, and switches that are neither on nor off.
+fn check_values(name: &str, space: &Space, tensor: &Tensor) -> Result<(), String> {
     let count = tensor.size()[0] as usize;
-    if tensor.kind() != Kind::Float || count == 0 {
-        return None;
+    if count == 0 {
+        return Ok(());
     }
+    let outside = |row: usize| Err(format!("`{name}` row {row} lies outside {space}"));
+    let row = |i: usize| i / (tensor.numel() / count);
     let tensor = tensor.contiguous();
-    let values = slice::<f32>(&tensor);
-    values.iter().position(|x| !x.is_finite()).map(|i| i / (values.len() / count))
+    match space {
+        Space::Box { dtype: Dtype::F32, .. } => {
+            match slice::<f32>(&tensor).iter().position(|x| !x.is_finite()) {
+                Some(i) => Err(format!("`{name}` row {} holds a NaN or an infinity", row(i))),
+                None => Ok(()),
+            }
+        }
+        Space::Box { .. } => Ok(()),
+        Space::Discrete { n, .. } => {
+            let bad = slice::<i64>(&tensor).iter().position(|choice| !(0..*n).contains(choice));
+            bad.map_or(Ok(()), outside)
+        }
+        Space::MultiDiscrete { n, .. } => {
+            let choices = slice::<i64>(&tensor).iter().zip(n.iter().cycle());
+            let bad = choices.into_iter().position(|(choice, n)| !(0..*n).contains(choice));
+            bad.map_or(Ok(()), |i| outside(row(i)))
+        }
+        Space::MultiBinary { .. } => {
+            let bad = slice::<u8>(&tensor).iter().position(|&switch| switch > 1);
+            bad.map_or(Ok(()), |i| outside(row(i)))
+        }
+        Space::Fields(fields) => fields.iter().try_for_each(|field| {
+            check_values(&format!("{name} {}", field.name), &field.space, &field_of(&tensor, field))
+        }),
+    }
 }
 
 #[cfg(test)]
@@ -429,5 +437,60 @@ mod tests {
         with_nan = recorded(&[4]);
         with_nan.rewards = with_nan.rewards.narrow(0, 0, 3);
         assert!(refused(&with_nan).contains("`reward`"));
+    }
+
+    #[test]
+    fn records_are_saved_and_looked_into() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.demos");
+        let observation = Space::fields([
+            ("inner/speed", Space::floats(&[2], -1.0, 1.0)),
+            ("gear", Space::Discrete { n: 3, start: 5 }),
+            ("lights", Space::multi_binary(&[3])),
+        ])
+        .unwrap();
+        let action = Space::multi_discrete(&[2, 4]);
+        let recorded = || {
+            let mut seen = LeafBuf::zeros(&observation, 3);
+            for step in 0..3 {
+                let mut leaf = seen.leaf_mut();
+                let mut leaf = leaf.part(step, observation.len());
+                leaf.field(&observation, "inner/speed").f32()[1] = step as f32;
+                leaf.field(&observation, "gear").i64()[0] = step as i64;
+                leaf.field(&observation, "lights").u8()[step] = 1;
+            }
+            let record =
+                Record { observations: seen, actions: LeafBuf::I64(vec![0, 3, 1, 2]), rewards: vec![0.0; 2] };
+            let episode = Episode { length: 2, record: Some(record), ..Default::default() };
+            Demonstrations::from_episodes(EnvSpec::new("Toy-v0"), &observation, &action, &[episode]).unwrap()
+        };
+        recorded().save(&path).unwrap();
+        let loaded = Demonstrations::load(&path).unwrap();
+        assert_eq!((&loaded.observation_space, &loaded.action_space), (&observation, &action));
+        assert_eq!(loaded.observations, recorded().observations);
+        assert_eq!(loaded.actions, Tensor::from_slice2(&[[0i64, 3], [1, 2]]));
+        let refused = |spoil: &dyn Fn(&mut Demonstrations)| {
+            let mut demonstrations = recorded();
+            spoil(&mut demonstrations);
+            demonstrations.save(&path).unwrap();
+            Demonstrations::load(&path).unwrap_err().to_string()
+        };
+        let Space::Fields(fields) = &observation else { unreachable!() };
+        let fill = |index: usize, row: i64, value: f64| {
+            move |demonstrations: &mut Demonstrations| {
+                let _ = field_of(&demonstrations.observations, &fields[index]).get(row).fill_(value);
+            }
+        };
+        assert!(refused(&fill(0, 1, f64::INFINITY)).contains("`observation inner/speed` row 1 holds a NaN"));
+        assert!(
+            refused(&fill(1, 0, 3.0)).contains("`observation gear` row 0 lies outside Discrete(3, start 5)")
+        );
+        assert!(
+            refused(&fill(2, 1, 2.0)).contains("`observation lights` row 1 lies outside MultiBinary([3])")
+        );
+        let refused = refused(&|demonstrations| {
+            let _ = demonstrations.actions.get(1).get(0).fill_(2);
+        });
+        assert!(refused.contains("`action` row 1 lies outside MultiDiscrete([2, 4])"), "{refused}");
     }
 }

@@ -7,8 +7,11 @@ use crate::fused::{DiscriminatorBatch, DiscriminatorLosses, discriminator_gradie
 use imago::generative::adversarial::{
     accuracy, bernoulli_entropy, discriminator_loss, gradient_penalty, power_iteration, spectrally_normalised,
 };
-use imago::memory::{slice, slice_mut};
-use imago::nn::{Activation, Adam, Dense, Flat, Init, Layout, Linear, Mlp, RunningNorm, Trace, features_of};
+use imago::memory::{field_of, slice, slice_mut};
+use imago::nn::{
+    Activation, Adam, Dense, Flat, Init, Layout, Linear, Mlp, RunningNorm, Trace, features_of,
+    standardised_features,
+};
 use imago::rollout::Batch;
 use imago::run::{Log, State};
 use imago::signal::{Evidence, RewardSignal, Verdict};
@@ -42,13 +45,13 @@ impl RewardForm {
     }
 }
 
-/// How the discriminator sees a discrete action.
+/// How the discriminator sees actions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ActionInput {
-    /// As one-hot input beside the observation.
+    /// As input beside the observation: choices one-hot, switches 0 and 1, numbers as they are.
     OneHot,
-    /// One logit for each action, the taken one's counts (the paper's code).
+    /// One logit for each action, the taken one's counts (the paper's code). For a single choice only.
     PerActionLogit,
 }
 
@@ -62,7 +65,7 @@ pub struct GailConfig {
     pub hidden: Vec<i64>,
     /// Their non-linearity.
     pub activation: Activation,
-    /// How it sees discrete actions; continuous ones are always inputs.
+    /// How it sees actions.
     pub action_input: ActionInput,
     /// Adam's step size.
     pub learning_rate: f64,
@@ -153,8 +156,8 @@ impl Pairs {
 
 impl Discriminator {
     fn new(config: &GailConfig, observation: &Space, action: &Space, rng: &mut Stream) -> Self {
-        let discrete = matches!(action, Space::Discrete { .. });
-        let per_action = discrete && config.action_input == ActionInput::PerActionLogit;
+        let per_action =
+            matches!(action, Space::Discrete { .. }) && config.action_input == ActionInput::PerActionLogit;
         let width = |space: &Space| space.features() as i64;
         let input = width(observation) + if per_action { 0 } else { width(action) };
         let mut layout = Layout::default();
@@ -183,7 +186,11 @@ impl Discriminator {
         Self {
             adam: Adam::new(&flat, 1e-8),
             dense: (!config.spectral_norm).then(|| Dense::new(&flat.layout, &mlp, Some(&out))),
-            normaliser: config.normalise.then(|| RunningNorm::new(input as usize, 1e-5, None)),
+            normaliser: config.normalise.then(|| {
+                let mut standardised = standardised_features(observation);
+                standardised.resize(input as usize, true);
+                RunningNorm::new(input as usize, 1e-5, None).only(standardised)
+            }),
             flat,
             mlp,
             out,
@@ -197,18 +204,10 @@ impl Discriminator {
     /// Observations `[B, …]` and actions `[B, …]` as input. Actions count as executed: clipped to their space.
     fn pairs(&self, observation: &Tensor, action: &Tensor) -> Pairs {
         let observed = features_of(&self.observation, observation);
-        match (&self.action, self.per_action) {
-            (_, true) => Pairs { features: observed, choice: Some(action.view([-1, 1])) },
-            (Space::Discrete { .. }, false) => Pairs {
-                features: Tensor::cat(&[observed, features_of(&self.action, action)], 1),
-                choice: None,
-            },
-            (Space::Box { low, high, .. }, false) => {
-                let bound =
-                    |b: &[f64]| Tensor::from_slice(&b.iter().map(|&x| x as f32).collect::<Vec<f32>>());
-                let executed =
-                    action.view([-1, low.len() as i64]).clamp_tensor(Some(bound(low)), Some(bound(high)));
-                Pairs { features: Tensor::cat(&[observed, executed], 1), choice: None }
+        match self.per_action {
+            true => Pairs { features: observed, choice: Some(action.view([-1, 1])) },
+            false => {
+                Pairs { features: Tensor::cat(&[observed, executed(&self.action, action)], 1), choice: None }
             }
         }
     }
@@ -267,6 +266,21 @@ impl Discriminator {
             Some(normaliser) => state.scope("normaliser", |state| normaliser.state(state)),
             None => Ok(()),
         }
+    }
+}
+
+/// Actions `[B, …]` as input: choices one-hot, floats clipped to their bounds.
+fn executed(space: &Space, action: &Tensor) -> Tensor {
+    match space {
+        Space::Box { low, high, .. } => {
+            let bound = |b: &[f64]| Tensor::from_slice(&b.iter().map(|&x| x as f32).collect::<Vec<f32>>());
+            action.reshape([-1, low.len() as i64]).clamp_tensor(Some(bound(low)), Some(bound(high)))
+        }
+        Space::Fields(fields) => {
+            let parts = fields.iter().map(|field| executed(&field.space, &field_of(action, field)));
+            Tensor::cat(&parts.collect::<Vec<_>>(), 1)
+        }
+        choices => features_of(choices, action),
     }
 }
 
@@ -358,7 +372,7 @@ impl Gail {
     /// A discriminator for `demonstrations`; `rollout` is the number of transitions in a rollout.
     ///
     /// # Errors
-    /// Demonstrations without a single pair.
+    /// Demonstrations without a single pair; a logit for each action where actions are no single choice.
     pub fn new(
         config: GailConfig,
         demonstrations: &Demonstrations,
@@ -367,6 +381,13 @@ impl Gail {
     ) -> Result<Self> {
         if demonstrations.pairs() == 0 {
             return Err(Error::Invalid("the demonstrations hold no pair to imitate".into()));
+        }
+        let action = &demonstrations.action_space;
+        if config.action_input == ActionInput::PerActionLogit && !matches!(action, Space::Discrete { .. }) {
+            return Err(Error::Invalid(format!(
+                "action_input = \"per_action_logit\" needs Discrete actions, these are {action}: use \"one_hot\", \
+                 which takes all kinds of actions as input"
+            )));
         }
         let discriminator =
             Discriminator::new(&config, &demonstrations.observation_space, &demonstrations.action_space, rng);
@@ -634,6 +655,7 @@ mod tests {
             lead: Lead::Flat(count),
             observations: Tensor::from_slice(observation).view([-1, 1]),
             action: Tensor::from_slice(action),
+            action_mask: None,
             log_prob: None,
             values: None,
             reward: Tensor::zeros([count], (Kind::Float, Device::Cpu)),
@@ -700,6 +722,62 @@ mod tests {
             let expert = gail.reward(&flat(&[1.0, -1.0], &[1, 0])).unwrap().min().double_value(&[]);
             let policy = gail.reward(&flat(&[1.0, -1.0], &[0, 1])).unwrap().max().double_value(&[]);
             assert!(expert > policy + 0.1, "{config:?}: {expert} {policy}");
+        }
+    }
+
+    /// Records of an observed number, and actions of a kind.
+    fn pairs_of(action: &Space, numbers: &[f32], actions: &Tensor) -> Demonstrations {
+        let observation =
+            Space::fields([("number", Space::floats(&[1], -9.0, 9.0)), ("pad", Space::discrete(2))]).unwrap();
+        let Space::Fields(fields) = &observation else { unreachable!() };
+        let records = Tensor::zeros([numbers.len() as i64, 16], (Kind::Uint8, Device::Cpu));
+        field_of(&records, &fields[0]).copy_(&Tensor::from_slice(numbers).view([-1, 1]));
+        Demonstrations::from_pairs(observation, action.clone(), records, actions.shallow_clone())
+    }
+
+    #[test]
+    fn all_kinds_of_actions_are_told_apart() {
+        let two = |rows: &[[i64; 2]]| Tensor::from_slice2(rows);
+        let bytes = |rows: &[[i64; 2]]| two(rows).to_kind(Kind::Uint8);
+        let records = |rows: &[[i64; 2]]| {
+            let space = joint();
+            let Space::Fields(fields) = &space else { unreachable!() };
+            let records = Tensor::zeros([rows.len() as i64, 16], (Kind::Uint8, Device::Cpu));
+            field_of(&records, &fields[0]).copy_(&two(rows).select(1, 0));
+            field_of(&records, &fields[1]).copy_(&two(rows).narrow(1, 1, 1));
+            records
+        };
+        fn joint() -> Space {
+            Space::fields([("a", Space::discrete(2)), ("b", Space::floats(&[1], -1.0, 1.0))]).unwrap()
+        }
+        let kinds: [(Space, &dyn Fn(&[[i64; 2]]) -> Tensor); 3] = [
+            (Space::multi_discrete(&[2, 3]), &two),
+            (Space::multi_binary(&[2]), &bytes),
+            (joint(), &records),
+        ];
+        for (space, actions) in kinds {
+            let mut rng = Stream::new(3, "gail", 0, 0);
+            // The expert does (1, 0) where the number is positive and (0, 1) where it is not.
+            let right = [[1, 0], [0, 1], [1, 0], [0, 1]];
+            let wrong = [[0, 1], [1, 0], [0, 1], [1, 0]];
+            let numbers = [1.0, -1.0, 2.0, -2.0];
+            let expert = pairs_of(&space, &numbers, &actions(&right));
+            let batch = |rows: &[[i64; 2]]| {
+                let seen = pairs_of(&space, &numbers, &actions(rows));
+                let mut batch = flat(&numbers, &[0; 4]);
+                (batch.observations, batch.action) = (seen.observations, seen.actions);
+                batch
+            };
+            let mut gail = Gail::new(config(), &expert, 4, &mut rng).unwrap();
+            for _ in 0..60 {
+                gail.update(&batch(&wrong), &mut rng, &mut Log::in_memory()).unwrap();
+            }
+            let lowest = gail.reward(&batch(&right)).unwrap().min().double_value(&[]);
+            let highest = gail.reward(&batch(&wrong)).unwrap().max().double_value(&[]);
+            assert!(lowest > highest + 0.1, "{space}: {lowest} {highest}");
+            let config = GailConfig { action_input: ActionInput::PerActionLogit, ..config() };
+            let message = Gail::new(config, &expert, 4, &mut rng).err().unwrap().to_string();
+            assert!(message.contains("per_action_logit") && message.contains("one_hot"), "{message}");
         }
     }
 

@@ -2,7 +2,7 @@
 //! (Huang et al. 2022, "The 37 implementation details").
 
 use crate::fused::{FusedPpo, Minibatch};
-use imago::memory::{leaf, slice};
+use imago::memory::{leaf_of, slice};
 use imago::nn::{ActorCritic, Adam};
 use imago::rollout::{AdvantageInput, Batch, generalised_advantage};
 use imago::run::{Log, State};
@@ -122,6 +122,8 @@ pub struct Losses {
 struct Rows {
     observation: Tensor,
     action: Tensor,
+    /// What was allowed, `[B, choices]`.
+    mask: Option<Tensor>,
     log_prob: Tensor,
     /// `[B]`, summed over value heads.
     advantage: Tensor,
@@ -136,6 +138,7 @@ impl Rows {
         Self {
             observation: f(&self.observation),
             action: f(&self.action),
+            mask: self.mask.as_ref().map(&f),
             log_prob: f(&self.log_prob),
             advantage: f(&self.advantage),
             value: f(&self.value),
@@ -148,7 +151,7 @@ impl Rows {
         let width = |x: &Tensor| x.size()[1..].iter().product::<i64>() as usize;
         let leaves = |x: &'a Tensor| {
             let (start, count) = (start * width(x), count * width(x));
-            match leaf(x) {
+            match leaf_of(x) {
                 Leaf::F32(values) => Leaf::F32(&values[start..start + count]),
                 Leaf::U8(values) => Leaf::U8(&values[start..start + count]),
                 Leaf::I64(values) => Leaf::I64(&values[start..start + count]),
@@ -202,7 +205,8 @@ impl Ppo {
     /// # Errors
     /// A NaN anywhere, with the batch in which it appeared; a signal's own errors.
     pub fn learn(&mut self, rollout: Batch, signals: &mut Signals, now: Moment, log: &mut Log) -> Result<()> {
-        if let Some(field) = rollout.first_non_finite() {
+        let spec = &self.policy.spec;
+        if let Some(field) = rollout.first_non_finite(&spec.observation, &spec.action) {
             return Err(Error::non_finite(format!("the rollout's {field}"), rollout.tensors()));
         }
         signals.update(When::BeforeReward, &rollout, now, log)?;
@@ -247,6 +251,7 @@ impl Ppo {
         let rows = Rows {
             observation: rollout.flat_observation(),
             action: rollout.flat_action(),
+            mask: rollout.flat_action_mask(),
             log_prob: log_prob.flatten(0, 1),
             advantage: Tensor::stack(&advantage, 1).sum_dim_intlist([1i64].as_slice(), false, Kind::Float),
             value: values.narrow(0, 0, steps).flatten(0, 1),
@@ -306,7 +311,8 @@ impl Ppo {
     /// The loss's gradient in a minibatch, by autograd.
     fn gradient(&mut self, minibatch: &Rows) -> Result<Losses> {
         let config = &self.config;
-        let evaluated = self.policy.evaluate(&minibatch.observation, &minibatch.action);
+        let (observation, mask) = (&minibatch.observation, minibatch.mask.as_ref());
+        let evaluated = self.policy.evaluate_masked(observation, mask, &minibatch.action);
         let log_ratio = evaluated.log_prob - &minibatch.log_prob;
         let advantage = match config.normalise_advantage {
             true => standardised(&minibatch.advantage),
@@ -412,6 +418,7 @@ mod tests {
             }
             .to_kind(if observation.dtype() == Dtype::U8 { Kind::Uint8 } else { Kind::Float }),
             action,
+            mask: None,
             log_prob: rng.normals(&[count]) * 0.5 - 1.0,
             advantage: rng.normals(&[count]),
             value: rng.normals(&[count, heads]),
@@ -457,6 +464,7 @@ mod tests {
                 value_heads: heads,
                 normalise: normalise && image.is_none(),
                 log_std,
+                masked: false,
             };
             let config = PpoConfig {
                 clip, value_clip, entropy_coefficient, value_coefficient, normalise_advantage, ..Default::default()

@@ -78,6 +78,7 @@ fn spec(normalise: bool) -> PolicySpec {
         value_heads: 1,
         normalise,
         log_std: 0.0,
+        masked: false,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Balancing a pole on a cart: Gymnasium's `CartPole-v1`.
+//! Balancing a pole on a cart: Gymnasium's `CartPole-v1` and `CartPole-v0`.
 
 use crate::arguments::Arguments;
 use crate::env::{Env, Step};
@@ -61,7 +61,7 @@ pub(crate) fn symmetric(high: &[f64]) -> Space {
 }
 
 /// `CartPole-v1` with the dynamics of Gymnasium 1.4, computed in 64 bits. Without its limit of 500 steps,
-/// which [`TimeLimit`](crate::TimeLimit) adds.
+/// which [`TimeLimit`](crate::TimeLimit) adds; `CartPole-v0` is the same with a limit of 200.
 ///
 /// - Observation: `[4]` floats: cart position (metres), its velocity, pole angle (radians, 0 is upright), its
 ///   velocity.
@@ -75,6 +75,7 @@ pub(crate) fn symmetric(high: &[f64]) -> Space {
 pub struct CartPole {
     /// Position (m), velocity (m/s), angle (rad), angular velocity (rad/s).
     pub state: [f64; 4],
+    id: &'static str,
     sutton_barto_reward: bool,
     observation: Space,
     action: Space,
@@ -83,11 +84,14 @@ pub struct CartPole {
 impl CartPole {
     /// The name in the registry.
     pub const ID: &str = "CartPole-v1";
+    /// The name under which its episodes have 200 steps, as in the GAIL paper.
+    pub const V0_ID: &str = "CartPole-v0";
 
     /// An upright, motionless pole; `reset` starts an episode.
     pub fn new(sutton_barto_reward: bool) -> Self {
         Self {
             state: [0.0; 4],
+            id: Self::ID,
             sutton_barto_reward,
             observation: symmetric(&[2.0 * X_LIMIT, f64::INFINITY, 2.0 * ANGLE_LIMIT, f64::INFINITY]),
             action: Space::discrete(2),
@@ -96,14 +100,23 @@ impl CartPole {
 
     /// From recipe arguments: `sutton_barto_reward` (bool, default `false`).
     pub fn from_args(args: &toml::Table) -> Result<Self> {
-        let args = Arguments::new(Self::ID, args, &["sutton_barto_reward"])?;
-        Ok(Self::new(args.flag("sutton_barto_reward", false)?))
+        Self::named(Self::ID, args)
+    }
+
+    /// The same under its older name.
+    pub fn v0_from_args(args: &toml::Table) -> Result<Self> {
+        Self::named(Self::V0_ID, args)
+    }
+
+    fn named(id: &'static str, args: &toml::Table) -> Result<Self> {
+        let args = Arguments::new(id, args, &["sutton_barto_reward"])?;
+        Ok(Self { id, ..Self::new(args.flag("sutton_barto_reward", false)?) })
     }
 }
 
 impl Env for CartPole {
     fn id(&self) -> &str {
-        Self::ID
+        self.id
     }
 
     fn observation_space(&self) -> &Space {
@@ -138,7 +151,7 @@ impl Env for CartPole {
     }
 
     fn load(&mut self, state: &[u8]) -> Result<()> {
-        self.state = state::decode(Self::ID, state)?;
+        self.state = state::decode(self.id, state)?;
         Ok(())
     }
 }

@@ -23,6 +23,24 @@ impl EnvSpec {
     pub fn new(id: &str) -> Self {
         Self { id: id.into(), args: toml::Table::new(), time_limit: None }
     }
+
+    /// `ID`, or `ID?argument=value&…` as on a command line. Values are read as TOML; what is none is text.
+    pub fn parse(text: &str) -> Result<Self> {
+        let (id, arguments) = text.split_once('?').unwrap_or((text, ""));
+        let mut spec = Self::new(id);
+        for argument in arguments.split('&').filter(|argument| !argument.is_empty()) {
+            let Some((name, value)) = argument.split_once('=') else {
+                return Err(Error::BadArgument {
+                    id: id.into(),
+                    argument: argument.into(),
+                    message: format!("expected {argument}=VALUE"),
+                });
+            };
+            let value = value.parse().unwrap_or_else(|_| toml::Value::String(value.into()));
+            spec.args.insert(name.into(), value);
+        }
+        Ok(spec)
+    }
 }
 
 /// What one step gave, apart from the observation.
@@ -53,6 +71,12 @@ pub trait Env: Send {
     fn reset(&mut self, seed: u64, observation: LeafMut) -> Result<()>;
     /// Takes `action`, writes the observation that follows. After an end the caller resets.
     fn step(&mut self, action: Leaf, observation: LeafMut) -> Result<Step>;
+    /// Which actions are allowed at this moment: [`Space::choices`] entries in the order of the action space, of
+    /// several choices one after another, of a switch off before on. Returns whether there is a mask; an
+    /// environment has one at every moment between a reset and an end, or never.
+    fn action_mask(&self, _mask: &mut [bool]) -> bool {
+        false
+    }
     /// Everything that distinguishes this moment, or `None` where the environment cannot say: a resumed run
     /// then starts a new episode there.
     fn save(&self) -> Option<Vec<u8>> {
@@ -83,6 +107,10 @@ impl<E: Env + ?Sized> Env for Box<E> {
 
     fn step(&mut self, action: Leaf, observation: LeafMut) -> Result<Step> {
         (**self).step(action, observation)
+    }
+
+    fn action_mask(&self, mask: &mut [bool]) -> bool {
+        (**self).action_mask(mask)
     }
 
     fn save(&self) -> Option<Vec<u8>> {
@@ -171,6 +199,14 @@ pub trait VecEnv: Send {
     fn reset(&mut self, seeds: &dyn Fn(usize, u64) -> u64, observation: LeafMut) -> Result<()>;
     /// One step of each. `action` holds the group's actions in a row.
     fn step(&mut self, action: Leaf, seeds: &dyn Fn(usize, u64) -> u64, row: &mut Row) -> Result<()>;
+    /// Which actions each environment allows in the state that it is in, `[N, choices]` (see
+    /// [`Env::action_mask`]); to be asked after each reset, step and load. Returns whether there are masks.
+    ///
+    /// # Errors
+    /// A mask that allows nothing; environments of which some have masks and some not.
+    fn action_mask(&self, _mask: &mut [bool]) -> Result<bool> {
+        Ok(false)
+    }
     /// State of every environment, `None` for those that cannot save, and each one's episode number.
     fn save(&self) -> Vec<(u64, Option<Vec<u8>>)>;
     /// Returns to a saved state. Environments that could not save start a new episode; their indices are
@@ -240,6 +276,32 @@ impl<E: Env> VecEnv for Each<E> {
             }
         }
         Ok(())
+    }
+
+    fn action_mask(&self, mask: &mut [bool]) -> Result<bool> {
+        let choices = self.action_space().choices();
+        if choices == 0 {
+            return Ok(false);
+        }
+        let mut masked = 0;
+        for (env, mask) in self.envs.iter().zip(mask.chunks_exact_mut(choices)) {
+            if env.action_mask(mask) {
+                masked += 1;
+                if !env.action_space().allows_an_action(mask) {
+                    return Err(Error::Contract {
+                        id: env.id().into(),
+                        message: "its action mask allows no action".into(),
+                    });
+                }
+            }
+        }
+        if masked != 0 && masked != self.envs.len() {
+            return Err(Error::Contract {
+                id: self.envs[0].id().into(),
+                message: format!("{masked} of {} environments have an action mask", self.envs.len()),
+            });
+        }
+        Ok(masked != 0)
     }
 
     fn save(&self) -> Vec<(u64, Option<Vec<u8>>)> {

@@ -25,7 +25,7 @@ pub enum Error {
     },
     /// A kind of space that no network here can read or write yet.
     #[error(
-        "environment `{id}`: {what} space {space} is not supported; supported are Box (up to 3 dimensions) or Discrete observations, and float Box or Discrete actions"
+        "environment `{id}`: {what} space {space} is not supported{hint}; supported are observations of Box, Discrete, MultiDiscrete, MultiBinary and Dict or Tuple of these, and actions of the same with a Box of floats"
     )]
     UnsupportedSpace {
         /// The environment.
@@ -34,6 +34,14 @@ pub enum Error {
         what: &'static str,
         /// The space as the environment prints it.
         space: String,
+        /// What to do about it, after a colon, or nothing.
+        hint: &'static str,
+    },
+    /// Fields that make no record.
+    #[error("these fields make no space: {message}")]
+    BadFields {
+        /// Which one, and why.
+        message: String,
     },
     /// Two things that should share a space do not.
     #[error("{what} do not fit: expected {ours}, found {theirs}")]
@@ -44,6 +52,16 @@ pub enum Error {
         ours: String,
         /// The one that was given.
         theirs: String,
+    },
+    /// A Python package that the environment needs is not installed.
+    #[error("environment `{id}` needs {package}, which is not installed; install it with: {install}")]
+    MissingPackage {
+        /// The environment.
+        id: String,
+        /// What is missing.
+        package: String,
+        /// The command that installs it.
+        install: String,
     },
     /// Python raised.
     #[error("environment `{id}`: {doing}: Python raised {message}")]

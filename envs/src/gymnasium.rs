@@ -3,22 +3,32 @@
 use crate::env::{Env, EnvSpec, Step};
 use crate::error::{Error, Result};
 use crate::python;
-use crate::space::{Dtype, Leaf, LeafMut, Space};
+use crate::python_space::PythonSpace;
+use crate::space::{Leaf, LeafMut, Space};
+use numpy::PyArrayDyn;
 use numpy::prelude::*;
-use numpy::{Element, PyArray1, PyArrayDyn, PyUntypedArray};
 use pyo3::exceptions::{PyImportError, PyUserWarning};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 use toml::Value;
 
 /// A Gymnasium environment made by `gymnasium.make`.
 ///
-/// - Observations: `Box` of up to three dimensions, stored as bytes if the space says uint8, else as 32-bit
-///   floats; or `Discrete`, stored as offset from `start`. A `Box` of shape `()` is stored with shape `[1]`,
-///   so that whoever reads it has a vector.
-/// - Actions: `Box` of any float type, passed as an array of the space's shape and type; or `Discrete`, passed
-///   as a Python int with `start` added. Each step passes a new array: environments and wrappers keep
-///   references to the last action, and 0.1 µs is nothing beside a step in Python.
+/// - Observations: `Box` of any type and shape, stored as bytes if the space says uint8, else as 32-bit floats
+///   (integers beyond ±2²⁴ are rounded); `Discrete` and `MultiDiscrete`, stored as offsets from `start`;
+///   `MultiBinary`. A `Box` of shape `()` is stored with shape `[1]`, so that whoever reads it has a vector.
+/// - `Dict` and `Tuple` observations, nested or not, are stored as [`Space::Fields`] in the order of the space,
+///   whatever the order of the dictionaries that the environment returns. What no network here can read in them
+///   (`Text`, `Sequence`, `Graph` …) is left out, with one warning for each environment id.
+/// - Actions: `Box` of any float type, passed as an array of the space's shape and type; `Discrete`, passed as
+///   a Python int with `start` added; `MultiDiscrete` and `MultiBinary`, passed as arrays of their shape and
+///   type; `Dict` and `Tuple` of these. A `Box` of integers is refused: a density over numbers that are rounded
+///   later is not what acts, and `MultiDiscrete` says the same exactly. Each step passes a new array: environments
+///   and wrappers keep references to the last action, and 0.1 µs is nothing beside a step in Python.
+/// - `info["action_mask"]` of `reset` and `step` is the action mask: an array, or a tuple of arrays for
+///   `MultiDiscrete`, anything but 0 and false allowing a choice. An environment whose first reset gives none has
+///   none.
 /// - `reset` passes the seed, folded to 31 bits (smaller seeds unchanged), each time.
 /// - The GIL is held inside each call and not between two.
 /// - It cannot save its state: a resumed run starts a new episode.
@@ -31,15 +41,15 @@ pub struct Gymnasium {
     /// Bound methods, so that a step looks nothing up.
     reset: Py<PyAny>,
     step: Py<PyAny>,
-    /// `numpy.require`
+    /// `numpy.require` and `numpy.hstack`
     require: Py<PyAny>,
-    observation: Space,
-    action: Space,
-    /// Shape as Python has it: `()` where the space above has `[1]`.
-    observation_shape: Vec<usize>,
-    action_shape: Vec<usize>,
-    /// Python's dtype of a `Box` action that is not of 32-bit floats.
-    action_dtype: Option<Py<PyAny>>,
+    hstack: Py<PyAny>,
+    observation: PythonSpace,
+    action: PythonSpace,
+    /// Whether its resets give action masks; not known before the first one.
+    masked: Option<bool>,
+    /// The latest one.
+    mask: Vec<bool>,
 }
 
 impl Gymnasium {
@@ -75,25 +85,36 @@ impl Gymnasium {
         if let Some(limit) = spec.time_limit {
             arguments.set_item("max_episode_steps", limit).map_err(making)?;
         }
-        let name = id.strip_prefix(Self::PREFIX).unwrap_or(id);
-        let env = gymnasium.call_method("make", (name,), Some(&arguments)).map_err(making)?;
-        let (observation, observation_shape, _) = read_space(&env, id, "observation")?;
-        let (action, action_shape, action_dtype) = read_space(&env, id, "action")?;
+        let make = gymnasium.call_method("make", (Self::name(id),), Some(&arguments));
+        let env = make.map_err(|error| missing(py, id, &error).unwrap_or_else(|| making(error)))?;
+        let observation = PythonSpace::of(&env, id, "observation")?;
+        let action = PythonSpace::of(&env, id, "action")?;
         let bind = || -> PyResult<Self> {
+            let numpy = py.import("numpy")?;
             Ok(Self {
                 id: id.clone(),
                 reset: env.getattr("reset")?.unbind(),
                 step: env.getattr("step")?.unbind(),
-                require: py.import("numpy")?.getattr("require")?.unbind(),
+                require: numpy.getattr("require")?.unbind(),
+                hstack: numpy.getattr("hstack")?.unbind(),
                 env: env.unbind(),
+                mask: vec![true; action.space.choices()],
+                masked: None,
                 observation,
                 action,
-                observation_shape,
-                action_shape,
-                action_dtype: action_dtype.map(Bound::unbind),
             })
         };
         bind().map_err(making)
+    }
+
+    /// The environment itself, for a check that looks at it from inside Python.
+    pub(crate) fn python<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        self.env.bind(py).clone()
+    }
+
+    /// What Gymnasium calls the environment `id`.
+    pub(crate) fn name(id: &str) -> &str {
+        id.strip_prefix(Self::PREFIX).unwrap_or(id)
     }
 
     fn raised(&self, py: Python, doing: &'static str, error: PyErr) -> Error {
@@ -119,106 +140,66 @@ impl Gymnasium {
         Err(self.broken(format!("expected {expected}, found {found}")))
     }
 
-    fn read(&self, py: Python, value: &Bound<PyAny>, mut observation: LeafMut) -> Result<()> {
-        match &self.observation {
-            Space::Discrete { n, start } => {
-                let choice: i64 =
-                    value.extract().map_err(|error| self.raised(py, "read the observation", error))?;
-                let offset = choice.wrapping_sub(*start);
-                if !(0..*n).contains(&offset) {
-                    return Err(self.broken(format!("observation {choice} is not in {}", self.observation)));
-                }
-                observation.i64()[0] = offset;
+    /// Takes the mask out of `info`, if this environment has masks.
+    fn read_mask(&mut self, info: &Bound<PyAny>, moment: Moment) -> Result<()> {
+        if self.mask.is_empty() {
+            return Ok(());
+        }
+        let py = info.py();
+        let raised = |error| raised(py, &self.id, "read info[\"action_mask\"]", error);
+        let found = match info.cast::<PyDict>() {
+            Ok(info) => info.get_item(intern!(py, "action_mask")).map_err(raised)?,
+            Err(_) => None,
+        };
+        let found_one = found.is_some();
+        match (found, self.masked, moment) {
+            // After an end nobody acts.
+            (_, _, Moment::End) | (None, None | Some(false), _) => {}
+            (Some(_), Some(false), _) => {
+                return Err(self.broken(
+                    "it gives an action_mask now, but its first reset gave none: give one from the first reset \
+                     on"
+                        .into(),
+                ));
             }
-            Space::Box { dtype: Dtype::U8, .. } => {
-                let observation = observation.u8();
-                if !self.copy(value, observation, |x: u8| x)? {
-                    let array = self.array::<u8>(py, value, true)?;
-                    self.copy(&array, observation, |x: u8| x)?;
-                }
+            (None, Some(true), _) => {
+                return Err(self.broken(format!(
+                    "its first reset gave an action_mask, this {} none",
+                    if moment == Moment::Reset { "reset" } else { "step" }
+                )));
             }
-            Space::Box { .. } => {
-                let observation = observation.f32();
-                if !self.copy(value, observation, |x: f32| x)?
-                    && !self.copy(value, observation, |x: f64| x as f32)?
-                {
-                    let array = self.array::<f32>(py, value, false)?;
-                    self.copy(&array, observation, |x: f32| x)?;
+            (Some(mask), _, _) => {
+                let several = mask.is_instance_of::<PyTuple>() || mask.is_instance_of::<PyList>();
+                let flat = if several { self.hstack.bind(py).call1((&mask,)) } else { Ok(mask) };
+                let dtype = numpy::dtype::<bool>(py);
+                let flat = flat.and_then(|mask| self.require.bind(py).call1((mask, dtype, "C")));
+                let flat = flat.and_then(|mask| Ok(mask.cast_into::<PyArrayDyn<bool>>()?)).map_err(raised)?;
+                let flat = flat.readonly();
+                let flat = flat.as_slice().map_err(|error| raised(error.into()))?;
+                if flat.len() != self.mask.len() {
+                    return Err(self.broken(format!(
+                        "expected an action_mask of {} choices for {}, found {}",
+                        self.mask.len(),
+                        self.action.space,
+                        flat.len()
+                    )));
                 }
-                if let Some(i) = observation.iter().position(|x| x.is_nan()) {
-                    return Err(self.broken(format!("value {i} of the observation is NaN")));
-                }
+                self.mask.copy_from_slice(flat);
             }
+        }
+        if self.masked.is_none() {
+            self.masked = Some(found_one);
         }
         Ok(())
     }
+}
 
-    /// Copies `value` if it is a plain array of `T` in memory order, and says whether it was. Refuses a wrong
-    /// shape.
-    fn copy<T: Element + Copy, U>(
-        &self,
-        value: &Bound<PyAny>,
-        to: &mut [U],
-        cast: impl Fn(T) -> U,
-    ) -> Result<bool> {
-        let Ok(array) = value.cast::<PyArrayDyn<T>>() else { return Ok(false) };
-        if array.shape() != self.observation_shape {
-            return Err(self.broken(format!(
-                "expected an observation of shape {:?}, found {:?}",
-                self.observation_shape,
-                array.shape()
-            )));
-        }
-        // `as_slice` accepts Fortran order too, and refuses unaligned memory.
-        let Some(array) = array.try_readonly().ok().filter(|array| array.is_c_contiguous()) else {
-            return Ok(false);
-        };
-        let Ok(from) = array.as_slice() else { return Ok(false) };
-        for (to, from) in to.iter_mut().zip(from) {
-            *to = cast(*from);
-        }
-        Ok(true)
-    }
-
-    /// `value` as an aligned array of `T` in memory order. `exact` refuses another type: a float image would
-    /// silently become zeros.
-    fn array<'py, T: Element>(
-        &self,
-        py: Python<'py>,
-        value: &Bound<'py, PyAny>,
-        exact: bool,
-    ) -> Result<Bound<'py, PyAny>> {
-        let dtype = numpy::dtype::<T>(py);
-        if exact {
-            let found = match value.cast::<PyUntypedArray>() {
-                Ok(array) if array.dtype().is_equiv_to(&dtype) => None,
-                Ok(array) => Some(array.dtype().to_string()),
-                Err(_) => Some(format!("a {}", type_name(value))),
-            };
-            if let Some(found) = found {
-                return Err(self.broken(format!("expected an observation of type {dtype}, found {found}")));
-            }
-        }
-        let require = self.require.bind(py);
-        require
-            .call1((value, dtype, ("C_CONTIGUOUS", "ALIGNED")))
-            .map_err(|error| self.raised(py, "read the observation", error))
-    }
-
-    fn action<'py>(&self, py: Python<'py>, action: Leaf) -> PyResult<Bound<'py, PyAny>> {
-        if let Space::Discrete { start, .. } = self.action {
-            return Ok((action.i64()[0] + start).into_pyobject(py)?.into_any());
-        }
-        let array = PyArray1::from_slice(py, action.f32());
-        let array = match self.action_shape.len() {
-            1 => array.into_any(),
-            _ => array.reshape(self.action_shape.as_slice())?.into_any(),
-        };
-        match &self.action_dtype {
-            Some(dtype) => array.call_method1("astype", (dtype,)),
-            None => Ok(array),
-        }
-    }
+/// When an `info` was given.
+#[derive(Clone, Copy, PartialEq)]
+enum Moment {
+    Reset,
+    Step,
+    End,
 }
 
 impl Env for Gymnasium {
@@ -227,11 +208,11 @@ impl Env for Gymnasium {
     }
 
     fn observation_space(&self) -> &Space {
-        &self.observation
+        &self.observation.space
     }
 
     fn action_space(&self) -> &Space {
-        &self.action
+        &self.action.space
     }
 
     fn reset(&mut self, seed: u64, observation: LeafMut) -> Result<()> {
@@ -243,31 +224,40 @@ impl Env for Gymnasium {
             };
             let result = call().map_err(|error| self.raised(py, "reset", error))?;
             let result = self.unpack(&result, 2, "(observation, info) from reset")?;
-            let value = result.get_item(0).map_err(|error| self.raised(py, "reset", error))?;
-            self.read(py, &value, observation)
+            let item = |i| result.get_item(i).map_err(|error| self.raised(py, "reset", error));
+            let (value, info) = (item(0)?, item(1)?);
+            self.observation.read(py, &value, observation)?;
+            self.read_mask(&info, Moment::Reset)
         })
     }
 
     fn step(&mut self, action: Leaf, observation: LeafMut) -> Result<Step> {
         python::attach(|py| {
             let raised = |error| self.raised(py, "step", error);
-            let action = self.action(py, action).map_err(raised)?;
+            let action = self.action.python(py, action).map_err(raised)?;
             let result = self.step.bind(py).call1((action,)).map_err(raised)?;
             let expected = "(observation, reward, terminated, truncated, info) from step";
             let result = self.unpack(&result, 5, expected)?;
             let item = |i| result.get_item(i).map_err(raised);
-            self.read(py, &item(0)?, observation)?;
+            self.observation.read(py, &item(0)?, observation)?;
             let reward: f64 =
                 item(1)?.extract().map_err(|error| self.raised(py, "read the reward", error))?;
             if !reward.is_finite() {
                 return Err(self.broken(format!("the reward is {reward}")));
             }
-            Ok(Step {
-                reward,
-                terminated: item(2)?.is_truthy().map_err(raised)?,
-                truncated: item(3)?.is_truthy().map_err(raised)?,
-            })
+            let (terminated, truncated) =
+                (item(2)?.is_truthy().map_err(raised)?, item(3)?.is_truthy().map_err(raised)?);
+            let info = item(4)?;
+            self.read_mask(&info, if terminated || truncated { Moment::End } else { Moment::Step })?;
+            Ok(Step { reward, terminated, truncated })
         })
+    }
+
+    fn action_mask(&self, mask: &mut [bool]) -> bool {
+        if self.masked == Some(true) {
+            mask.copy_from_slice(&self.mask);
+        }
+        self.masked == Some(true)
     }
 }
 
@@ -287,51 +277,6 @@ fn import(py: Python) -> PyResult<Bound<PyModule>> {
     filter.set_item("module", r"gymnasium($|\.)")?;
     py.import("warnings")?.call_method("filterwarnings", ("ignore",), Some(&filter))?;
     Ok(gymnasium)
-}
-
-/// A space of the environment, its shape in Python, and the dtype of a `Box` unless that is float32.
-fn read_space<'py>(
-    env: &Bound<'py, PyAny>,
-    id: &str,
-    what: &'static str,
-) -> Result<(Space, Vec<usize>, Option<Bound<'py, PyAny>>)> {
-    let py = env.py();
-    let read = || -> PyResult<_> {
-        let spaces = py.import("gymnasium.spaces")?;
-        let space = env.getattr(format!("{what}_space"))?;
-        if space.is_instance(&spaces.getattr("Discrete")?)? {
-            let (n, start) = (space.getattr("n")?.extract()?, space.getattr("start")?.extract()?);
-            return Ok(Ok((Space::Discrete { n, start }, Vec::new(), None)));
-        }
-        if space.is_instance(&spaces.getattr("Box")?)? {
-            let python_shape: Vec<usize> = space.getattr("shape")?.extract()?;
-            let dtype = space.getattr("dtype")?;
-            let kind: String = dtype.getattr("kind")?.extract()?;
-            let bytes: usize = dtype.getattr("itemsize")?.extract()?;
-            let fits = match what {
-                "action" => kind == "f",
-                _ => "biuf".contains(&kind) && python_shape.len() <= 3,
-            };
-            if fits && !python_shape.contains(&0) {
-                let bound = |name| -> PyResult<Vec<f64>> {
-                    let bound = space.getattr(name)?.call_method1("astype", ("float64",))?;
-                    bound.call_method0("ravel")?.call_method0("tolist")?.extract()
-                };
-                let (low, high) = (bound("low")?, bound("high")?);
-                let shape = if python_shape.is_empty() { vec![1] } else { python_shape.clone() };
-                let stored = if kind == "u" && bytes == 1 { Dtype::U8 } else { Dtype::F32 };
-                let space = Space::Box { shape, dtype: stored, low, high };
-                let is_f32 = kind == "f" && bytes == 4;
-                return Ok(Ok((space, python_shape, (!is_f32).then_some(dtype))));
-            }
-        }
-        Ok(Err(space.str()?.to_string()))
-    };
-    match read() {
-        Ok(Ok(space)) => Ok(space),
-        Ok(Err(space)) => Err(Error::UnsupportedSpace { id: id.into(), what, space }),
-        Err(error) => Err(raised(py, id, "read its spaces", error)),
-    }
 }
 
 /// A recipe's value as Python's; `None` for dates and times.
@@ -366,12 +311,47 @@ fn fold(seed: u64) -> u32 {
     ((seed ^ (seed >> 31) ^ (seed >> 62)) & 0x7fff_ffff) as u32
 }
 
-fn raised(py: Python, id: &str, doing: &'static str, error: PyErr) -> Error {
+pub(crate) fn raised(py: Python, id: &str, doing: &'static str, error: PyErr) -> Error {
     Error::Python { id: id.into(), doing, message: describe(py, &error) }
 }
 
+/// What an environment that cannot be made lacks, if that is a Python package.
+fn missing(py: Python, id: &str, error: &PyErr) -> Option<Error> {
+    let text = error.value(py).str().ok()?.to_string();
+    match type_name(error.value(py)).as_str() {
+        // "Box2D is not installed, … `pip install "gymnasium[box2d]"`"
+        "DependencyNotInstalled" => {
+            let (package, _) = text.split_once(" is not installed")?;
+            let (extra, _) = text.split_once("gymnasium[")?.1.split_once(']')?;
+            let install = format!("{} install \"gymnasium[{extra}]\"", python::pip(py));
+            Some(Error::MissingPackage { id: id.into(), package: package.into(), install })
+        }
+        "ModuleNotFoundError" => {
+            // Gymnasium raises its own in place of the import's, which alone knows the name.
+            let cause = error.cause(py);
+            let named = |error: &PyErr| error.value(py).getattr("name").ok()?.extract::<String>().ok();
+            let module = named(error).or_else(|| named(cause.as_ref()?))?;
+            let message = format!(
+                "{}; install the package that brings `{module}` ({} install …) or put its directory on PYTHONPATH",
+                describe(py, error),
+                python::pip(py)
+            );
+            Some(Error::Python { id: id.into(), doing: "make", message })
+        }
+        "NamespaceNotFound" => {
+            let message = format!(
+                "{}; write gym:MODULE:{} with the module that registers it (ale_py for ALE)",
+                describe(py, error),
+                Gymnasium::name(id)
+            );
+            Some(Error::Python { id: id.into(), doing: "make", message })
+        }
+        _ => None,
+    }
+}
+
 /// `ExceptionType: text`
-fn describe(py: Python, error: &PyErr) -> String {
+pub(crate) fn describe(py: Python, error: &PyErr) -> String {
     let kind = type_name(error.value(py));
     match error.value(py).str() {
         Ok(text) if text.is_empty().unwrap_or(true) => kind,
@@ -380,6 +360,6 @@ fn describe(py: Python, error: &PyErr) -> String {
     }
 }
 
-fn type_name(value: &Bound<PyAny>) -> String {
+pub(crate) fn type_name(value: &Bound<PyAny>) -> String {
     value.get_type().name().map_or_else(|_| "object".into(), |name| name.to_string())
 }

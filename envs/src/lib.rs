@@ -4,24 +4,35 @@
 //!
 //! A [`Registry`] makes environments by name; [`Env`] is one of them, [`VecEnv`] a group stepped together.
 
+mod acrobot;
 mod arguments;
 mod cartpole;
+pub mod check;
 mod env;
 mod error;
+mod fields;
 mod gymnasium;
+mod mountain_car;
+mod mountain_car_continuous;
 mod pendulum;
 pub mod python;
+mod python_space;
 mod registry;
 mod seals_cartpole;
 mod space;
 mod state;
 mod time_limit;
 
+pub use acrobot::{Acrobot, AcrobotVersion};
 pub use arguments::Arguments;
 pub use cartpole::CartPole;
+pub use check::check;
 pub use env::{Each, Env, EnvSpec, Finals, Row, Step, VecEnv};
 pub use error::{Error, Result};
+pub use fields::{Field, Fields};
 pub use gymnasium::Gymnasium;
+pub use mountain_car::MountainCar;
+pub use mountain_car_continuous::MountainCarContinuous;
 pub use pendulum::Pendulum;
 pub use registry::Registry;
 pub use seals_cartpole::SealsCartPole;

@@ -39,6 +39,15 @@ fn be_a_guest(py: Python) -> PyResult<()> {
     Ok(())
 }
 
+/// The `pip` that installs into the interpreter's environment, as one would type it here.
+pub(crate) fn pip(py: Python) -> String {
+    let executable = || -> PyResult<String> { py.import("sys")?.getattr("executable")?.extract() };
+    let Ok(executable) = executable() else { return "pip".into() };
+    let pip = Path::new(&executable).with_file_name("pip");
+    let here = std::env::current_dir().unwrap_or_default();
+    pip.strip_prefix(&here).unwrap_or(&pip).display().to_string()
+}
+
 /// Runs `f` with the GIL held.
 ///
 /// A thread's first call keeps Python's record of the thread until the thread ends. Left alone, Python would

@@ -2,7 +2,10 @@
 
 use crate::env::{Each, Env, EnvSpec, VecEnv};
 use crate::error::{Error, Result};
-use crate::{CartPole, Gymnasium, Pendulum, SealsCartPole, TimeLimit};
+use crate::{
+    Acrobot, AcrobotVersion, CartPole, Gymnasium, MountainCar, MountainCarContinuous, Pendulum,
+    SealsCartPole, TimeLimit,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use toml::Table;
@@ -14,6 +17,7 @@ type MakeGroup = dyn Fn(&Table, Option<u32>, usize) -> Result<Box<dyn VecEnv>> +
 struct Entry {
     description: String,
     time_limit: Option<u32>,
+    builtin: bool,
     one: Arc<MakeOne>,
     group: Arc<MakeGroup>,
 }
@@ -26,15 +30,40 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// The native environments: `CartPole-v1` (500 steps), `Pendulum-v1` (200), `seals/CartPole-v0` (always
-    /// 500).
+    /// The native environments: every classic one of Gymnasium, in the version of today and in that of the GAIL
+    /// paper, and those of fixed length from the seals package.
     pub fn builtin() -> Self {
         let mut registry = Self::default();
+        for (version, limit, description) in [
+            (AcrobotVersion::V0, 200, "Acrobot-v1 showing raw angles; the GAIL paper's; at most 200 steps"),
+            (AcrobotVersion::V1, 500, "swing two linked rods up; Gymnasium's dynamics; at most 500 steps"),
+        ] {
+            let make = move |args: &Table| Acrobot::from_args(version, args);
+            registry.register(Acrobot::id_of(version), description, Some(limit), make);
+        }
+        registry.register(
+            CartPole::V0_ID,
+            "CartPole-v1 with at most 200 steps; the GAIL paper's",
+            Some(200),
+            CartPole::v0_from_args,
+        );
         registry.register(
             CartPole::ID,
             "keep a pole upright on a cart; Gymnasium's dynamics; at most 500 steps",
             Some(500),
             CartPole::from_args,
+        );
+        registry.register(
+            MountainCar::ID,
+            "rock a weak car out of a valley; Gymnasium's dynamics; at most 200 steps",
+            Some(200),
+            MountainCar::from_args,
+        );
+        registry.register(
+            MountainCarContinuous::ID,
+            "MountainCar with a stepless motor; Gymnasium's dynamics; at most 999 steps",
+            Some(999),
+            MountainCarContinuous::from_args,
         );
         registry.register(
             Pendulum::ID,
@@ -48,6 +77,13 @@ impl Registry {
             Some(500),
             SealsCartPole::from_args,
         );
+        registry.register(
+            MountainCar::SEALS_ID,
+            "MountainCar with episodes of always 200 steps, for imitation; as in the seals package",
+            Some(200),
+            MountainCar::seals_from_args,
+        );
+        registry.entries.values_mut().for_each(|entry| entry.builtin = true);
         registry
     }
 
@@ -86,13 +122,19 @@ impl Registry {
             })
         };
         let description = description.into();
-        let entry = Entry { description, time_limit, one: Arc::new(one), group: Arc::new(group) };
+        let (one, group) = (Arc::new(one), Arc::new(group));
+        let entry = Entry { description, time_limit, builtin: false, one, group };
         self.entries.insert(id.into(), entry);
     }
 
     /// Every registered environment, sorted: name and description.
     pub fn ids(&self) -> impl Iterator<Item = (&str, &str)> {
         self.entries.iter().map(|(id, entry)| (id.as_str(), entry.description.as_str()))
+    }
+
+    /// Whether `id` is an environment of this crate, not one that a program has registered or replaced.
+    pub fn is_builtin(&self, id: &str) -> bool {
+        self.entries.get(id).is_some_and(|entry| entry.builtin)
     }
 
     /// One environment.

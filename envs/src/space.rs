@@ -1,18 +1,31 @@
 //! What an observation or an action can be. Kinds are data, not type parameters.
 
 use crate::error::{Error, Result};
+use crate::fields::Fields;
 use serde::{Deserialize, Serialize};
 
-/// Element type of a [`Space::Box`] as stored in rollouts and demonstrations.
+/// Element type as stored in rollouts and demonstrations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Dtype {
-    /// 32-bit floats. Environments with 64-bit observations are rounded to these, as in every peer.
+    /// 32-bit floats. Everything that is neither bytes nor a choice is rounded to these, as in every peer:
+    /// integers beyond ±2²⁴ and 64-bit floats lose their last digits.
     F32,
-    /// Bytes: images stay bytes until the network.
+    /// Bytes: images stay bytes until the network; switches are 0 or 1; records of [`Fields`].
     U8,
     /// 64-bit integers: discrete choices.
     I64,
+}
+
+impl Dtype {
+    /// Bytes of one value.
+    pub fn size(self) -> usize {
+        match self {
+            Dtype::F32 => 4,
+            Dtype::U8 => 1,
+            Dtype::I64 => 8,
+        }
+    }
 }
 
 /// A set of observations or actions.
@@ -39,6 +52,23 @@ pub enum Space {
         /// The first choice as the environment's own code numbers it.
         start: i64,
     },
+    /// Several choices at once: element `i` is one of `start[i] .. start[i] + n[i]` (row-major). Rollouts store
+    /// the offsets `0 .. n[i]`; adapters add `start`.
+    MultiDiscrete {
+        /// Dimensions.
+        shape: Vec<usize>,
+        /// Number of choices of each element.
+        n: Vec<i64>,
+        /// The first choice of each.
+        start: Vec<i64>,
+    },
+    /// Switches, each 0 or 1, stored as bytes.
+    MultiBinary {
+        /// Dimensions.
+        shape: Vec<usize>,
+    },
+    /// Several named spaces side by side: what Gymnasium nests as `Dict` and `Tuple`.
+    Fields(Fields),
 }
 
 /// JSON has no infinity: bounds are written as numbers or as the strings `"inf"` and `"-inf"`, and a run of
@@ -105,11 +135,29 @@ impl Space {
         Space::Discrete { n, start: 0 }
     }
 
-    /// Dimensions of one element as stored: `shape` of a box, none for a discrete choice.
+    /// Choices `0 .. n[i]`, one of each.
+    pub fn multi_discrete(n: &[i64]) -> Self {
+        Space::MultiDiscrete { shape: vec![n.len()], n: n.into(), start: vec![0; n.len()] }
+    }
+
+    /// Switches in an array of `shape`.
+    pub fn multi_binary(shape: &[usize]) -> Self {
+        Space::MultiBinary { shape: shape.into() }
+    }
+
+    /// Named spaces side by side; see [`Fields::new`].
+    pub fn fields<N: Into<String>>(leaves: impl IntoIterator<Item = (N, Space)>) -> Result<Self> {
+        Ok(Space::Fields(Fields::new(leaves)?))
+    }
+
+    /// Dimensions of one element as stored: none for a discrete choice, the number of bytes for fields.
     pub fn shape(&self) -> &[usize] {
         match self {
-            Space::Box { shape, .. } => shape,
+            Space::Box { shape, .. } | Space::MultiDiscrete { shape, .. } | Space::MultiBinary { shape } => {
+                shape
+            }
             Space::Discrete { .. } => &[],
+            Space::Fields(fields) => fields.shape(),
         }
     }
 
@@ -118,11 +166,49 @@ impl Space {
         self.shape().iter().product()
     }
 
-    /// Numbers that a network reads of one element: the values of a box, one for each choice.
+    /// Numbers that a network reads of one element: the values of a box, one for each choice or switch.
     pub fn features(&self) -> usize {
         match self {
-            Space::Box { .. } => self.len(),
+            Space::Box { .. } | Space::MultiBinary { .. } => self.len(),
             Space::Discrete { n, .. } => *n as usize,
+            Space::MultiDiscrete { n, .. } => n.iter().map(|&n| n as usize).sum(),
+            Space::Fields(fields) => fields.iter().map(|field| field.space.features()).sum(),
+        }
+    }
+
+    /// Entries of an action mask: one for each choice; a switch has two, off and on; a box none.
+    pub fn choices(&self) -> usize {
+        match self {
+            Space::Box { .. } => 0,
+            Space::MultiBinary { .. } => 2 * self.len(),
+            Space::Discrete { .. } | Space::MultiDiscrete { .. } => self.features(),
+            Space::Fields(fields) => fields.iter().map(|field| field.space.choices()).sum(),
+        }
+    }
+
+    /// Whether an action can be made of what `mask` allows: of each choice and switch something.
+    pub fn allows_an_action(&self, mask: &[bool]) -> bool {
+        let any = |mask: &[bool]| mask.contains(&true);
+        match self {
+            Space::Box { .. } => true,
+            Space::Discrete { .. } => any(mask),
+            Space::MultiBinary { .. } => mask.chunks(2).all(any),
+            Space::MultiDiscrete { n, .. } => {
+                let mut rest = mask;
+                n.iter().all(|&n| {
+                    let (own, others) = rest.split_at((n as usize).min(rest.len()));
+                    rest = others;
+                    any(own)
+                })
+            }
+            Space::Fields(fields) => {
+                let mut rest = mask;
+                fields.iter().all(|field| {
+                    let (own, others) = rest.split_at(field.space.choices().min(rest.len()));
+                    rest = others;
+                    field.space.allows_an_action(own)
+                })
+            }
         }
     }
 
@@ -135,24 +221,46 @@ impl Space {
     pub fn dtype(&self) -> Dtype {
         match self {
             Space::Box { dtype, .. } => *dtype,
-            Space::Discrete { .. } => Dtype::I64,
+            Space::Discrete { .. } | Space::MultiDiscrete { .. } => Dtype::I64,
+            Space::MultiBinary { .. } | Space::Fields(_) => Dtype::U8,
         }
     }
 
+    /// The field `name`; panics where there is none, for those who made the space themselves.
+    fn field(&self, name: &str) -> &crate::fields::Field {
+        let found = match self {
+            Space::Fields(fields) => fields.iter().find(|field| field.name == name),
+            _ => None,
+        };
+        found.unwrap_or_else(|| panic!("{self} has no field `{name}`"))
+    }
+
     /// Refuses another space than this one, naming both. Bounds and element type are part of the comparison
-    /// only where they change what the numbers mean: the number of choices, the shape, bytes or floats.
+    /// only where they change what the numbers mean: the number of choices, the shape, bytes or floats. Fields
+    /// must have the same names in the same order.
     pub fn check_fits(&self, what: &str, other: &Space) -> Result<()> {
-        let fits = match (self, other) {
+        if self.fits(other) {
+            Ok(())
+        } else {
+            Err(Error::SpaceMismatch { what: what.into(), ours: self.to_string(), theirs: other.to_string() })
+        }
+    }
+
+    fn fits(&self, other: &Space) -> bool {
+        match (self, other) {
             (Space::Box { shape: a, dtype: x, .. }, Space::Box { shape: b, dtype: y, .. }) => {
                 a == b && x == y
             }
             (Space::Discrete { n: a, .. }, Space::Discrete { n: b, .. }) => a == b,
+            (Space::MultiDiscrete { shape: a, n: x, .. }, Space::MultiDiscrete { shape: b, n: y, .. }) => {
+                a == b && x == y
+            }
+            (Space::MultiBinary { shape: a }, Space::MultiBinary { shape: b }) => a == b,
+            (Space::Fields(a), Space::Fields(b)) => {
+                a.len() == b.len()
+                    && a.iter().zip(b.iter()).all(|(a, b)| a.name == b.name && a.space.fits(&b.space))
+            }
             _ => false,
-        };
-        if fits {
-            Ok(())
-        } else {
-            Err(Error::SpaceMismatch { what: what.into(), ours: self.to_string(), theirs: other.to_string() })
         }
     }
 }
@@ -177,6 +285,22 @@ impl std::fmt::Display for Space {
             }
             Space::Discrete { n, start: 0 } => write!(f, "Discrete({n})"),
             Space::Discrete { n, start } => write!(f, "Discrete({n}, start {start})"),
+            Space::MultiDiscrete { n, start, .. } => {
+                write!(f, "MultiDiscrete({n:?}")?;
+                match start.iter().all(|&start| start == 0) {
+                    true => write!(f, ")"),
+                    false => write!(f, ", start {start:?})"),
+                }
+            }
+            Space::MultiBinary { shape } => write!(f, "MultiBinary({shape:?})"),
+            Space::Fields(fields) => {
+                write!(f, "{{")?;
+                for (i, field) in fields.iter().enumerate() {
+                    let comma = if i == 0 { "" } else { ", " };
+                    write!(f, "{comma}{}: {}", field.name, field.space)?;
+                }
+                write!(f, "}}")
+            }
         }
     }
 }
@@ -231,6 +355,14 @@ impl<'a> Leaf<'a> {
         }
     }
 
+    /// The field `name` of an element of `space`, where this leaf is that one element.
+    ///
+    /// # Panics
+    /// If the space has no such field, or this is no element of it.
+    pub fn field(&self, space: &Space, name: &str) -> Leaf<'a> {
+        space.field(name).read(self.u8())
+    }
+
     /// The `index`-th of equal parts of `size` values.
     pub fn part(&self, index: usize, size: usize) -> Leaf<'a> {
         let range = index * size..(index + 1) * size;
@@ -268,6 +400,14 @@ impl LeafMut<'_> {
             LeafMut::I64(values) => values,
             other => panic!("expected an integer leaf, found {other:?}"),
         }
+    }
+
+    /// The field `name` of an element of `space`, to write to, where this leaf is that one element.
+    ///
+    /// # Panics
+    /// If the space has no such field, or this is no element of it.
+    pub fn field(&mut self, space: &Space, name: &str) -> LeafMut<'_> {
+        space.field(name).write(self.u8())
     }
 
     /// The `index`-th of equal parts of `size` values, to write to.
@@ -311,6 +451,8 @@ pub enum LeafBuf {
     U8(Vec<u8>),
     /// Integers.
     I64(Vec<i64>),
+    /// Records of [`Space::Fields`]: bytes, in words so that every field lies where its type may lie.
+    Records(Vec<u64>),
 }
 
 impl LeafBuf {
@@ -318,6 +460,7 @@ impl LeafBuf {
     pub fn zeros(space: &Space, count: usize) -> Self {
         let len = space.len() * count;
         match space.dtype() {
+            _ if matches!(space, Space::Fields(_)) => LeafBuf::Records(vec![0; len / 8]),
             Dtype::F32 => LeafBuf::F32(vec![0.0; len]),
             Dtype::U8 => LeafBuf::U8(vec![0; len]),
             Dtype::I64 => LeafBuf::I64(vec![0; len]),
@@ -330,6 +473,7 @@ impl LeafBuf {
             LeafBuf::F32(values) => Leaf::F32(values),
             LeafBuf::U8(values) => Leaf::U8(values),
             LeafBuf::I64(values) => Leaf::I64(values),
+            LeafBuf::Records(words) => Leaf::U8(bytemuck::cast_slice(words)),
         }
     }
 
@@ -339,6 +483,20 @@ impl LeafBuf {
             LeafBuf::F32(values) => LeafMut::F32(values),
             LeafBuf::U8(values) => LeafMut::U8(values),
             LeafBuf::I64(values) => LeafMut::I64(values),
+            LeafBuf::Records(words) => LeafMut::U8(bytemuck::cast_slice_mut(words)),
+        }
+    }
+
+    /// Appends the values of `leaf`.
+    ///
+    /// # Panics
+    /// If it is of another type, or half a record.
+    pub fn extend(&mut self, leaf: Leaf) {
+        match self {
+            LeafBuf::F32(values) => values.extend_from_slice(leaf.f32()),
+            LeafBuf::U8(values) => values.extend_from_slice(leaf.u8()),
+            LeafBuf::I64(values) => values.extend_from_slice(leaf.i64()),
+            LeafBuf::Records(words) => words.extend_from_slice(bytemuck::cast_slice(leaf.u8())),
         }
     }
 }

@@ -51,6 +51,10 @@ impl<E: Env> Env for TimeLimit<E> {
         Ok(step)
     }
 
+    fn action_mask(&self, mask: &mut [bool]) -> bool {
+        self.env.action_mask(mask)
+    }
+
     /// Steps taken so far (u32, little-endian), then the inner state. `None` where the environment cannot say.
     fn save(&self) -> Option<Vec<u8>> {
         let mut state = self.elapsed.to_le_bytes().to_vec();

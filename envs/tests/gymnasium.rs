@@ -13,7 +13,7 @@ use std::sync::Once;
 /// Environments of one behaviour each.
 const SOURCE: &str = r#"
 import gymnasium as gym, numpy as np
-from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Text, Tuple
 
 closed = []
 
@@ -95,14 +95,118 @@ class Old(Base):
     def step(self, action): return self.observe(), 1.0, False, {}
 class OldReset(Base):
     def reset(self, **_): return np.zeros(3, np.float32)
-class Dicts(Base):
-    observation_space = Dict(a=Discrete(2))
+class Words(Base):
+    observation_space = Dict(a=Text(5), b=Tuple([Text(3)]))
 class Video(Base):
     observation_space = Box(0, 1, (2, 2, 2, 2), np.float32)
+    def observe(self): return np.arange(16, dtype=np.float32).reshape(2, 2, 2, 2)
+class Half(Base):
+    observation_space = Box(-1, 1, (2,), np.float16)
+    def observe(self): return np.array([0.5, -0.25], np.float16)
+class Integers(Base):
+    observation_space = Box(-2**62, 2**62, (3,), np.int64)
+    def observe(self): return np.array([-7, 2**24 + 1, self.t])
+class Booleans(Base):
+    observation_space = Box(0, 1, (3,), bool)
+    def observe(self): return np.array([True, False, True])
+class ZeroDimensional(Base):
+    observation_space = Dict(a=Discrete(3), b=Box(0, 9, (), np.int32))
+    def observe(self): return dict(a=np.array(2), b=np.array(7, np.int32))
 class Choices(Base):
-    action_space = MultiDiscrete([2, 3])
+    action_space = MultiDiscrete([2, 3], start=[10, -1])
+    observation_space = MultiDiscrete([[20, 20], [20, 20]], start=[[0, -5], [0, 0]])
+    def observe(self): return np.array([[self.t, -5], [11, 12]])
+    def step(self, action):
+        assert action.shape == (2,) and action.dtype == np.int64, repr(action)
+        assert self.action_space.contains(action), repr(action)
+        super().step(0)
+        return self.observe(), float(action[0] * 10 + action[1]), False, False, {}
+class ChoicesAsBytes(Choices):
+    observation_space = MultiDiscrete([20, 20], dtype=np.int32)
+    def observe(self): return np.array([3, 19], np.uint8)
+class ChoicesBeyond(Choices):
+    def observe(self): return np.array([[0, 15], [0, 0]])
+class ChoicesAsFloats(Choices):
+    def observe(self): return np.zeros((2, 2))
+class Switches(Base):
+    action_space = MultiBinary([2, 2])
+    observation_space = MultiBinary(3)
+    def observe(self): return np.array([1, 0, self.t % 2], np.int8)
+    def step(self, action):
+        assert action.shape == (2, 2) and action.dtype == np.int8, repr(action)
+        super().step(0)
+        return self.observe(), float(action[0, 1] + 10 * action[1, 1]), False, False, {}
+class SwitchesAsBooleans(Switches):
+    def observe(self): return [True, False, True]
+class SwitchesBeyond(Switches):
+    def observe(self): return np.array([0, 2, 0], np.int8)
 class Steps(Base):
     action_space = Box(0, 5, (2,), np.int32)
+class Nested(Base):
+    # Not in the order of the alphabet, and returned in another one still.
+    observation_space = Dict([
+        ("zeta", Box(0, 255, (2, 2), np.uint8)),
+        ("inner", Dict([("position", Box(-1, 1, (3,), np.float64)), ("mission", Text(9))])),
+        ("alpha", Tuple([Discrete(4, start=1), Text(9), MultiBinary(2)])),
+    ])
+    def observe(self):
+        return {
+            "alpha": (np.int64(3), "left", np.array([0, 1], np.int8)),
+            "inner": {"mission": "go", "position": np.array([0.25, self.t, -1])},
+            "zeta": np.array([[1, 2], [3, 4]], np.uint8),
+            "more": "than the space says",
+        }
+class Sorted(Base):
+    observation_space = Dict({"b": Discrete(9), "a": Discrete(9)})
+    def observe(self): return {"b": 2, "a": 1}
+class SameNames(Base):
+    observation_space = Dict({"a/b": Discrete(2), "a": Dict(b=Discrete(2))})
+class NestedLacks(Nested):
+    def observe(self): return {key: value for key, value in super().observe().items() if key != "inner"}
+class NestedShort(Nested):
+    def observe(self): return super().observe() | {"alpha": (np.int64(3), "left")}
+class NestedNan(Nested):
+    def observe(self): return super().observe() | {"inner": {"position": np.array([0, np.nan, 0])}}
+class NestedShape(Nested):
+    def observe(self): return super().observe() | {"zeta": np.zeros((2, 3), np.uint8)}
+class NestedActions(Base):
+    action_space = Dict([("turn", Box(-1, 1, (2,), np.float32)), ("rest", Tuple([Discrete(3, start=5), MultiBinary(2)]))])
+    def step(self, action):
+        assert list(action) == ["turn", "rest"] and type(action["rest"]) is tuple, repr(action)
+        assert self.action_space.contains(action), repr(action)
+        turn, (gear, lights) = action["turn"], action["rest"]
+        super().step(0)
+        return self.observe(), float(turn[1] + 10 * gear + 100 * lights[1]), False, False, {}
+class Masked(Base):
+    action_space = Discrete(3)
+    masks = [[1, 0, 1], [0, 1, 0], [1, 1, 1]]
+    def mask(self): return np.array(self.masks[self.t % 3], np.int8)
+    def reset(self, **arguments): return super().reset(**arguments)[0], {"action_mask": self.mask()}
+    def step(self, action):
+        result = super().step(action)
+        return *result[:4], {"action_mask": self.mask()}
+class MaskedBooleans(Masked):
+    def mask(self): return [bool(x) for x in self.masks[self.t % 3]]
+class MaskedParts(Masked):
+    action_space = MultiDiscrete([2, 3])
+    def mask(self): return (np.array([True, False]), np.array([0, 1, 1], np.int8))
+class MaskedSwitches(Masked):
+    action_space = MultiBinary(2)
+    def mask(self): return np.array([[1, 0], [1, 1]])
+class MaskedWrongly(Masked):
+    def mask(self): return np.ones(4, np.int8)
+class MaskedWithWords(Masked):
+    def mask(self): return "all"
+class MaskedOnce(Masked):
+    def step(self, action): return *super().step(action)[:4], {}
+class MaskedLate(Masked):
+    def reset(self, **arguments): return super().reset(**arguments)[0], {}
+class MaskedToTheEnd(Masked):
+    def step(self, action): return self.observe(), 1.0, True, False, {}
+class Stuck(Masked):
+    masks = [[1, 0, 1], [0, 0, 0]]
+class MaskedBox(Masked):
+    action_space = Box(-1, 1, (1,), np.float32)
 class Keeps(Base):
     def __init__(self, **arguments): self.arguments = arguments
     def observe(self):
@@ -319,15 +423,171 @@ fn what_breaks_is_said() {
 }
 
 #[test]
+fn boxes_of_any_type_and_shape() {
+    let video = open("Video");
+    assert_eq!(video.env.observation_space().shape(), [2, 2, 2, 2]);
+    assert_eq!(first("Video").leaf().f32(), (0..16).map(|x| x as f32).collect::<Vec<f32>>());
+    assert_eq!(first("Half").leaf().f32(), [0.5, -0.25]);
+    // 2²⁴ + 1 is the first whole number that 32-bit floats do not have.
+    assert_eq!(first("Integers").leaf().f32(), [-7.0, 16_777_216.0, 0.0]);
+    assert_eq!(first("Booleans").leaf().f32(), [1.0, 0.0, 1.0]);
+    let zero = open("ZeroDimensional");
+    let first = first("ZeroDimensional");
+    assert_eq!(first.leaf().field(zero.env.observation_space(), "a").i64(), [2]);
+    assert_eq!(first.leaf().field(zero.env.observation_space(), "b").f32(), [7.0]);
+}
+
+#[test]
+fn several_choices_are_offsets_from_start() {
+    let mut env = open("Choices");
+    assert_eq!(env.env.action_space().to_string(), "MultiDiscrete([2, 3], start [10, -1])");
+    assert_eq!(env.env.observation_space().shape(), [2, 2]);
+    env.reset(0).unwrap();
+    assert_eq!(env.observation.leaf().i64(), [0, 0, 11, 12]);
+    assert_eq!(env.step(Leaf::I64(&[1, 2])).unwrap().reward, 111.0);
+    assert_eq!(env.step(Leaf::I64(&[0, 0])).unwrap().reward, 99.0);
+    assert_eq!(env.observation.leaf().i64(), [2, 0, 11, 12]);
+    assert_eq!(first("ChoicesAsBytes").leaf().i64(), [3, 19]);
+}
+
+#[test]
+fn switches_are_bytes() {
+    let mut env = open("Switches");
+    assert_eq!(*env.env.action_space(), Space::multi_binary(&[2, 2]));
+    env.reset(0).unwrap();
+    assert_eq!(env.observation.leaf().u8(), [1, 0, 0]);
+    assert_eq!(env.step(Leaf::U8(&[0, 1, 0, 0])).unwrap().reward, 1.0);
+    assert_eq!(env.step(Leaf::U8(&[1, 0, 1, 1])).unwrap().reward, 10.0);
+    assert_eq!(first("SwitchesAsBooleans").leaf().u8(), [1, 0, 1]);
+}
+
+#[test]
+fn nested_observations_are_fields_in_the_order_of_their_space() {
+    let mut env = open("Nested");
+    let space = env.env.observation_space().clone();
+    let text = "{zeta: Box([2, 2], uint8, 0 to 255), inner/position: Box([3], float32, -1 to 1), \
+                alpha/0: Discrete(4, start 1), alpha/2: MultiBinary([2])}";
+    assert_eq!(space.to_string(), text);
+    env.reset(0).unwrap();
+    env.step(Leaf::I64(&[0])).unwrap();
+    let seen = env.observation.leaf();
+    assert_eq!(seen.field(&space, "zeta").u8(), [1, 2, 3, 4]);
+    assert_eq!(seen.field(&space, "inner/position").f32(), [0.25, 1.0, -1.0]);
+    assert_eq!(seen.field(&space, "alpha/0").i64(), [2]);
+    assert_eq!(seen.field(&space, "alpha/2").u8(), [0, 1]);
+    // A dictionary without an order of its own is sorted by Gymnasium.
+    let space = open("Sorted").env.observation_space().clone();
+    assert_eq!(space.to_string(), "{a: Discrete(9), b: Discrete(9)}");
+    assert_eq!(first("Sorted").leaf().field(&space, "b").i64(), [2]);
+}
+
+#[test]
+fn nested_actions_are_built_as_python_has_them() {
+    let mut env = open("NestedActions");
+    let space = env.env.action_space().clone();
+    assert_eq!(
+        space.to_string(),
+        "{turn: Box([2], float32, -1 to 1), rest/0: Discrete(3, start 5), rest/1: MultiBinary([2])}"
+    );
+    let mut action = LeafBuf::zeros(&space, 1);
+    action.leaf_mut().field(&space, "turn").f32()[1] = 0.5;
+    action.leaf_mut().field(&space, "rest/0").i64()[0] = 2;
+    action.leaf_mut().field(&space, "rest/1").u8()[1] = 1;
+    env.reset(0).unwrap();
+    assert_eq!(env.step(action.leaf()).unwrap().reward, 0.5 + 70.0 + 100.0);
+}
+
+#[test]
+fn nested_observations_that_break_their_space_are_named() {
+    for (name, text) in [
+        ("NestedLacks", "expected an observation with the key inner, found a dict without it"),
+        ("NestedShort", "expected an observation with element 2, found a tuple without it"),
+        ("NestedNan", "value 1 of field `inner/position` is NaN"),
+        ("NestedShape", "expected field `zeta` of shape [2, 2], found [2, 3]"),
+        ("ChoicesBeyond", "observation 15 is not in MultiDiscrete([20, 20, 20, 20], start [0, -5, 0, 0])"),
+        ("ChoicesAsFloats", "expected an observation of integers, found float64"),
+        ("SwitchesBeyond", "observation [0 2 0] is not in MultiBinary([3])"),
+    ] {
+        assert_eq!(complaint(name), text, "{name}");
+    }
+}
+
+#[test]
+fn masks_follow_every_reset_and_step() {
+    for name in ["Masked", "MaskedBooleans"] {
+        let mut env = open(name);
+        let mask = |env: &Single<Gymnasium>| {
+            let mut mask = [true; 3];
+            env.env.action_mask(&mut mask).then_some(mask)
+        };
+        assert_eq!(mask(&env), None);
+        env.reset(0).unwrap();
+        assert_eq!(mask(&env), Some([true, false, true]), "{name}");
+        env.step(Leaf::I64(&[0])).unwrap();
+        assert_eq!(mask(&env), Some([false, true, false]), "{name}");
+        env.step(Leaf::I64(&[1])).unwrap();
+        env.reset(1).unwrap();
+        assert_eq!(mask(&env), Some([true, false, true]), "{name}");
+    }
+    let mask = |name, size| {
+        let mut env = open(name);
+        env.reset(0).unwrap();
+        let mut mask = vec![true; size];
+        env.env.action_mask(&mut mask).then_some(mask)
+    };
+    assert_eq!(mask("MaskedParts", 5), Some(vec![true, false, false, true, true]));
+    assert_eq!(mask("MaskedSwitches", 4), Some(vec![true, false, true, true]));
+    assert_eq!(mask("MaskedBox", 0), None);
+    assert_eq!(mask("Image", 2), None);
+}
+
+#[test]
+fn masks_that_break_their_contract_are_named() {
+    for (name, text) in [
+        ("MaskedWrongly", "expected an action_mask of 3 choices for Discrete(3), found 4"),
+        ("MaskedOnce", "its first reset gave an action_mask, this step none"),
+        (
+            "MaskedLate",
+            "it gives an action_mask now, but its first reset gave none: give one from the first reset on",
+        ),
+    ] {
+        assert_eq!(complaint(name), text, "{name}");
+    }
+    assert!(complaint("MaskedWithWords").contains("action_mask"), "{}", complaint("MaskedWithWords"));
+    // After an end nobody asks.
+    let mut env = open("MaskedToTheEnd");
+    env.reset(0).unwrap();
+    assert!(env.step(Leaf::I64(&[0])).unwrap().terminated);
+}
+
+#[test]
+fn a_group_has_the_masks_of_all_and_refuses_one_that_allows_nothing() {
+    let mut group = Registry::builtin().make_group(&test_spec("Stuck"), 2).unwrap();
+    let mut rows = Rows::new(group.as_ref());
+    group.reset(&seeds, rows.observation.leaf_mut()).unwrap();
+    let mut mask = [true; 6];
+    assert!(group.action_mask(&mut mask).unwrap());
+    assert_eq!(mask, [true, false, true, true, false, true]);
+    rows.step(group.as_mut(), Leaf::I64(&[0, 2])).unwrap();
+    let message = group.action_mask(&mut mask).unwrap_err().to_string();
+    assert_eq!(message, "environment `gym:imago/Stuck-v0`: its action mask allows no action");
+}
+
+#[test]
 fn spaces_that_nothing_here_can_read_are_refused() {
     for (name, text) in [
-        ("Dicts", "observation space Dict('a': Discrete(2)) is not supported"),
-        ("Video", "observation space Box(0.0, 1.0, (2, 2, 2, 2), float32) is not supported"),
-        ("Choices", "action space MultiDiscrete([2 3]) is not supported"),
-        ("Steps", "action space Box(0, 5, (2,), int32) is not supported"),
+        ("Words", "observation space Dict('a': Text("),
+        (
+            "SameNames",
+            "observation space Dict('a': Dict('b': Discrete(2)), 'a/b': Discrete(2)) is not supported: two",
+        ),
+        (
+            "Steps",
+            "action space Box(0, 5, (2,), int32) is not supported: make a Box of integers a MultiDiscrete",
+        ),
     ] {
         let message = complaint(name);
-        assert!(message.starts_with(text), "{message}");
+        assert!(message.starts_with(text) && message.contains("is not supported"), "{message}");
     }
 }
 

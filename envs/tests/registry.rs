@@ -18,7 +18,18 @@ fn refusal(id: &str, args: &str, time_limit: Option<u32>) -> String {
 fn lists_what_it_has() {
     let registry = Registry::builtin();
     let ids: Vec<_> = registry.ids().map(|(id, _)| id).collect();
-    assert_eq!(ids, ["CartPole-v1", "Pendulum-v1", "seals/CartPole-v0"]);
+    let known = [
+        "Acrobot-v0",
+        "Acrobot-v1",
+        "CartPole-v0",
+        "CartPole-v1",
+        "MountainCar-v0",
+        "MountainCarContinuous-v0",
+        "Pendulum-v1",
+        "seals/CartPole-v0",
+        "seals/MountainCar-v0",
+    ];
+    assert_eq!(ids, known);
     assert!(registry.ids().all(|(_, description)| !description.is_empty()));
 }
 
@@ -28,10 +39,10 @@ fn names_the_nearest_environment() {
     for (id, hint) in [
         ("cartpole", "; did you mean `CartPole-v1`?"),
         (
-            "CartPole-v0",
-            "; did you mean `CartPole-v1`?; if it is a Gymnasium environment, write `gym:CartPole-v0`",
+            "Acrobot-v2",
+            "; did you mean `Acrobot-v1`?; if it is a Gymnasium environment, write `gym:Acrobot-v2`",
         ),
-        ("Acrobot-v1", "; if it is a Gymnasium environment, write `gym:Acrobot-v1`"),
+        ("LunarLander-v3", "; if it is a Gymnasium environment, write `gym:LunarLander-v3`"),
         ("zzz", ""),
     ] {
         assert_eq!(refusal(id, "", None), format!("unknown environment `{id}`{hint}; {help}"));
@@ -62,7 +73,17 @@ fn names_the_arguments_there_are() {
         refusal("seals/CartPole-v0", "g = 1", None),
         "environment `seals/CartPole-v0`: argument `g`: unknown; this environment takes no arguments"
     );
+    for (id, args, takes) in [
+        ("Acrobot-v0", "g = 1", "no arguments"),
+        ("CartPole-v0", "g = 1", "`sutton_barto_reward`"),
+        ("seals/MountainCar-v0", "g = 1", "`goal_velocity`"),
+        ("MountainCarContinuous-v0", "g = 1", "`goal_velocity`"),
+    ] {
+        let expected = format!("environment `{id}`: argument `g`: unknown; this environment takes {takes}");
+        assert_eq!(refusal(id, args, None), expected);
+    }
     assert!(Registry::builtin().make(&spec("Pendulum-v1", "g = 9", None)).is_ok());
+    assert!(Registry::builtin().make(&spec("MountainCar-v0", "goal_velocity = 0.01", None)).is_ok());
 }
 
 #[test]

@@ -4,8 +4,8 @@
 mod single;
 
 use imago_envs::{
-    CartPole, Each, Env, Error, Leaf, LeafBuf, LeafMut, Pendulum, Registry, Result, SealsCartPole, Space,
-    Step, TimeLimit, VecEnv,
+    Acrobot, AcrobotVersion, CartPole, Each, Env, Error, Leaf, LeafBuf, LeafMut, MountainCar,
+    MountainCarContinuous, Pendulum, Registry, Result, SealsCartPole, Space, Step, TimeLimit, VecEnv,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -52,6 +52,11 @@ fn native_environments_come_back() {
     comes_back(|| CartPole::new(false));
     comes_back(|| Pendulum::new(9.81));
     comes_back(SealsCartPole::new);
+    comes_back(|| Acrobot::new(AcrobotVersion::V0));
+    comes_back(|| Acrobot::new(AcrobotVersion::V1));
+    comes_back(|| MountainCar::new(0.01));
+    comes_back(|| MountainCar::seals(0.0));
+    comes_back(|| MountainCarContinuous::new(0.0));
     comes_back(|| TimeLimit::new(CartPole::new(true), 20));
     comes_back(|| TimeLimit::new(Pendulum::new(10.0), 17));
     comes_back(|| TimeLimit::new(SealsCartPole::new(), 100));
@@ -59,7 +64,7 @@ fn native_environments_come_back() {
 
 #[test]
 fn groups_come_back() {
-    for id in ["CartPole-v1", "Pendulum-v1", "seals/CartPole-v0"] {
+    for (id, _) in Registry::builtin().ids() {
         let make = || Registry::builtin().make_group(&spec(id, "", Some(30)), 5).unwrap();
         let run = |group: &mut dyn VecEnv, rows: &mut Rows, seed| {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);

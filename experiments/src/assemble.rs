@@ -153,17 +153,17 @@ pub fn trainee(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>>
                 stacked.value_head = value_head;
                 stack.push(stacked);
             }
-            let spec = recipe.policy.spec(&observation, &action, heads.len());
-            let policy = new_policy(spec.clone(), recipe.run.seed)?;
             let evaluation = evaluation(program, recipe, &env)?;
             let collecting = CollectorSpec {
-                policy: spec,
+                policy: recipe.policy.spec(&observation, &action, heads.len()),
                 steps: recipe.rollout.steps,
                 workers: recipe.run.workers,
                 seed: recipe.run.seed,
             };
+            let collector = Collector::new(collecting, groups)?;
+            let policy = new_policy(collector.policy().clone(), recipe.run.seed)?;
             Ok(Box::new(Agent::new(
-                Collector::new(collecting, groups)?,
+                collector,
                 Ppo::new(config, policy),
                 Signals { stack, heads },
                 Some(evaluation),

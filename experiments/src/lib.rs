@@ -3,6 +3,7 @@
 mod assemble;
 mod catalogue;
 mod commands;
+mod first_look;
 mod nearest;
 mod plot;
 mod problem;

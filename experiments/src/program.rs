@@ -195,7 +195,7 @@ enum Command {
     Demos(demos::Arguments),
     /// List, print or copy the built-in recipes.
     Recipes(recipes::Arguments),
-    /// List the environments.
+    /// List the environments, or check one.
     Envs(envs::Arguments),
     /// The whole story in two minutes: expert, demonstrations, cloning against GAIL, one table.
     Demo(demo::Arguments),

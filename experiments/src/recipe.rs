@@ -42,6 +42,9 @@ pub struct RunConfig {
     pub workers: usize,
     /// libtorch threads of the learner. Part of the recipe since it changes the bits.
     pub learner_threads: i32,
+    /// Before the first training in an environment, and after each change of its files, see for two seconds whether
+    /// it keeps its contract; refuse to train if not. Environments of this program need no check.
+    pub check_env: bool,
 }
 
 impl Default for RunConfig {
@@ -56,6 +59,7 @@ impl Default for RunConfig {
             log_every: 1,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             learner_threads: 1,
+            check_env: true,
         }
     }
 }
@@ -139,6 +143,7 @@ impl PolicyConfig {
             value_heads,
             normalise: self.normalise,
             log_std: self.log_std,
+            masked: false,
         }
     }
 }

@@ -6,11 +6,11 @@ use super::dense::{Dense, Trace};
 use super::flat::Slot;
 use super::normaliser::RunningNorm;
 use super::torso::{Linear, Torso};
-use crate::memory::slice;
+use crate::memory::{leaf_of, slice};
 use crate::random::Stream;
 use imago_envs::{Dtype, Leaf, LeafBuf, Space};
 use std::f32::consts::PI;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 /// Layers wider than this are libtorch's: its kernels win there, and may use several threads.
 const WIDEST: usize = 512;
@@ -51,7 +51,7 @@ pub struct CompactTrace {
 /// What a policy decided in some states, as plain memory that is used again from step to step.
 #[derive(Debug)]
 pub struct Decision {
-    /// Choices `[n]`, or floats `[n, A]` before any clipping to the action space.
+    /// Actions of the policy's space, `[n, …]`, floats before any clipping to it.
     pub action: LeafBuf,
     /// log π(action), `[n]`.
     pub log_prob: Vec<f32>,
@@ -68,13 +68,10 @@ impl Default for Decision {
 }
 
 impl Decision {
-    /// Takes over what libtorch decided: actions int64 `[n]` or float32 `[n, A]`, log_prob `[n]`, values `[n, H]`.
-    pub(super) fn copy_from(&mut self, action: &Tensor, log_prob: &Tensor, value: &Tensor) {
-        let action = action.contiguous();
-        self.action = match action.kind() {
-            Kind::Float => LeafBuf::F32(slice(&action).to_vec()),
-            _ => LeafBuf::I64(slice(&action).to_vec()),
-        };
+    /// Takes over what libtorch decided: actions of `space`, log_prob `[n]`, values `[n, H]`.
+    pub(super) fn copy_from(&mut self, space: &Space, action: &Tensor, log_prob: &Tensor, value: &Tensor) {
+        self.action = LeafBuf::zeros(space, log_prob.size()[0] as usize);
+        self.action.leaf_mut().copy_from(leaf_of(&action.contiguous()));
         for (to, from) in [(&mut self.log_prob, log_prob), (&mut self.value, value)] {
             to.clear();
             to.extend_from_slice(slice(&from.contiguous()));
@@ -134,7 +131,7 @@ impl Compact {
         let Space::Box { dtype, .. } = observation else { return None };
         let convolutions = Convolutions::new(layout, torso, observation);
         // Bytes are scaled on the way into the convolutions; vectors of bytes are rare.
-        if convolutions.is_none() && (*dtype != Dtype::F32 || !torso.convolutions.is_empty()) {
+        if convolutions.is_none() && (*dtype != Dtype::F32 || !torso.convolutions().is_empty()) {
             return None;
         }
         let compact = match value_torso {

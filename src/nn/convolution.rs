@@ -134,7 +134,7 @@ impl Convolutions {
     pub fn new(layout: &[Slot], torso: &Torso, space: &Space) -> Option<Self> {
         let ([_, mut height, mut width], channels_last) = image_shape(space)?;
         let layers: Vec<Layer> = torso
-            .convolutions
+            .convolutions()
             .iter()
             .map(|convolution| {
                 let weight = &layout[convolution.weight];

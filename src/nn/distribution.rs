@@ -1,9 +1,14 @@
 //! Action distributions and their closed forms.
 
-use crate::memory::slice;
+use crate::memory::{field_of, slice};
 use crate::random::Stream;
+use imago_envs::{Fields, Space};
 use std::f64::consts::PI;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
+
+/// Logit of what a mask forbids, and minus that of a switch that must be on: far enough for a probability of
+/// exactly 0, near enough for 0 · log 0 to be 0.
+const FORBIDDEN: f64 = -1e8;
 
 /// A batch of action distributions, `[B]` of them.
 #[derive(Debug)]
@@ -20,6 +25,34 @@ pub enum Distribution {
         /// `[A]`, the same in every state.
         log_std: Tensor,
     },
+    /// Independent choices at once, each [`Distribution::Categorical`]: one column of the action each.
+    MultiCategorical(Vec<Distribution>),
+    /// Independent switches.
+    Bernoulli {
+        /// log p − log(1 − p) of being on, `[B, A]`.
+        logits: Tensor,
+    },
+    /// Independent fields of a record, each with the distribution that its space has.
+    Joint {
+        /// The action space.
+        fields: Fields,
+        /// One for each field.
+        parts: Vec<Distribution>,
+    },
+}
+
+/// Consecutive columns of a tensor.
+struct Columns<'a> {
+    tensor: &'a Tensor,
+    next: i64,
+}
+
+impl Columns<'_> {
+    fn take(&mut self, count: usize) -> Tensor {
+        let taken = self.tensor.narrow(-1, self.next, count as i64);
+        self.next += count as i64;
+        taken
+    }
 }
 
 impl Distribution {
@@ -28,8 +61,62 @@ impl Distribution {
         Distribution::Categorical { log_probs: logits.log_softmax(-1, Kind::Float) }
     }
 
+    /// Over the actions of `space`, from a network's output `[B, features]`, log standard deviations of all its
+    /// box values in order, and a mask `[B, choices]` of what is allowed ([`Space::choices`]). What is forbidden
+    /// has probability 0 and no gradient, and the entropy is that of the rest (Huang & Ontañón 2020).
+    ///
+    /// # Panics
+    /// A space with boxes without `log_std`, or tensors of other widths.
+    pub fn over(space: &Space, out: &Tensor, log_std: Option<&Tensor>, mask: Option<&Tensor>) -> Self {
+        let columns = |tensor| Columns { tensor, next: 0 };
+        Self::of_leaf(space, &mut columns(out), &mut log_std.map(columns), &mut mask.map(columns))
+    }
+
+    fn of_leaf(
+        space: &Space,
+        out: &mut Columns,
+        log_std: &mut Option<Columns>,
+        mask: &mut Option<Columns>,
+    ) -> Self {
+        let allowed = |logits: Tensor, mask: &mut Option<Columns>, count: usize| match mask {
+            Some(mask) => logits.masked_fill(&mask.take(count).logical_not(), FORBIDDEN),
+            None => logits,
+        };
+        match space {
+            Space::Box { .. } => {
+                let log_std =
+                    log_std.as_mut().unwrap_or_else(|| panic!("no log standard deviation of {space}"));
+                let count = space.len();
+                Distribution::DiagonalGaussian { mean: out.take(count), log_std: log_std.take(count) }
+            }
+            Space::Discrete { n, .. } => {
+                let count = *n as usize;
+                Self::categorical(&allowed(out.take(count), mask, count))
+            }
+            Space::MultiDiscrete { n, .. } => Distribution::MultiCategorical(
+                n.iter()
+                    .map(|&n| Self::categorical(&allowed(out.take(n as usize), mask, n as usize)))
+                    .collect(),
+            ),
+            Space::MultiBinary { .. } => {
+                let count = space.len();
+                let logits = out.take(count);
+                let Some(mask) = mask else { return Distribution::Bernoulli { logits } };
+                // [B, A, 2]: off, on.
+                let forbidden = mask.take(2 * count).logical_not().reshape([-1, count as i64, 2]);
+                let logits = logits.masked_fill(&forbidden.select(-1, 0), -FORBIDDEN);
+                Distribution::Bernoulli { logits: logits.masked_fill(&forbidden.select(-1, 1), FORBIDDEN) }
+            }
+            Space::Fields(fields) => {
+                let parts = fields.iter().map(|field| Self::of_leaf(&field.space, out, log_std, mask));
+                Distribution::Joint { parts: parts.collect(), fields: fields.clone() }
+            }
+        }
+    }
+
     /// log π(a): `[B]`. `action` is int64 `[B]` for choices, float32 of A values a row for normals:
-    /// Σ −½((a − μ)/σ)² − log σ − ½ log 2π.
+    /// Σ −½((a − μ)/σ)² − log σ − ½ log 2π; int64 of a column for each of several choices; bytes for switches,
+    /// Σ a log p + (1 − a) log(1 − p), and for records. Independent parts are added.
     pub fn log_prob(&self, action: &Tensor) -> Tensor {
         match self {
             Distribution::Categorical { log_probs } => {
@@ -40,10 +127,24 @@ impl Distribution {
                 let summed: Tensor = z.square() * -0.5 - log_std - 0.5 * (2.0 * PI).ln();
                 summed.sum_dim_intlist([-1i64].as_slice(), false, Kind::Float)
             }
+            Distribution::MultiCategorical(parts) => {
+                let action = action.flatten(1, -1);
+                let columns = parts.iter().enumerate();
+                columns.map(|(i, part)| part.log_prob(&action.select(1, i as i64))).sum()
+            }
+            Distribution::Bernoulli { logits } => {
+                let on = action.reshape_as(logits).to_kind(Kind::Float);
+                let sign: Tensor = on * 2.0 - 1.0;
+                -(sign * logits).neg().softplus().sum_dim_intlist([-1i64].as_slice(), false, Kind::Float)
+            }
+            Distribution::Joint { fields, parts } => {
+                let fields = fields.iter().zip(parts);
+                fields.map(|(field, part)| part.log_prob(&field_of(action, field))).sum()
+            }
         }
     }
 
-    /// Entropy in nats, `[B]`: −Σ p log p, or Σ ½ + ½ log 2π + log σ.
+    /// Entropy in nats, `[B]`: −Σ p log p, or Σ ½ + ½ log 2π + log σ; of independent parts the sum.
     pub fn entropy(&self) -> Tensor {
         match self {
             Distribution::Categorical { log_probs } => {
@@ -53,6 +154,12 @@ impl Distribution {
                 let one: Tensor = log_std + 0.5 * (1.0 + (2.0 * PI).ln());
                 one.sum(Kind::Float).expand([mean.size()[0]], true)
             }
+            // −p log p − (1 − p) log(1 − p) = log(1 + eˣ) − x p
+            Distribution::Bernoulli { logits } => (logits.softplus() - logits * logits.sigmoid())
+                .sum_dim_intlist([-1i64].as_slice(), false, Kind::Float),
+            Distribution::MultiCategorical(parts) | Distribution::Joint { parts, .. } => {
+                parts.iter().map(Distribution::entropy).sum()
+            }
         }
     }
 
@@ -61,6 +168,9 @@ impl Distribution {
         match self {
             Distribution::Categorical { log_probs } => log_probs.argmax(-1, false),
             Distribution::DiagonalGaussian { mean, .. } => mean.shallow_clone(),
+            Distribution::MultiCategorical(parts) => stacked(parts.iter().map(Distribution::mode)),
+            Distribution::Bernoulli { logits } => logits.gt(0.0).to_kind(Kind::Uint8),
+            Distribution::Joint { fields, parts } => records(fields, parts.iter().map(Distribution::mode)),
         }
     }
 
@@ -93,8 +203,37 @@ impl Distribution {
                     (0..mean.numel()).map(|i| noise[i / width % streams].normal()).collect();
                 mean + Tensor::from_slice(&normals).view_as(mean) * log_std.exp()
             }
+            Distribution::MultiCategorical(parts) => stacked(parts.iter().map(|part| part.sample(noise))),
+            Distribution::Bernoulli { logits } => {
+                let (width, on) = (logits.size()[1] as usize, logits.sigmoid().contiguous());
+                let on = slice::<f32>(&on).iter().enumerate();
+                let switches: Vec<u8> =
+                    on.map(|(i, &p)| u8::from(noise[i / width % streams].uniform() < p)).collect();
+                Tensor::from_slice(&switches).view_as(logits)
+            }
+            Distribution::Joint { fields, parts } => {
+                records(fields, parts.iter().map(|part| part.sample(noise)))
+            }
         }
     }
+}
+
+/// Choices `[B]` as columns `[B, A]`.
+fn stacked(parts: impl Iterator<Item = Tensor>) -> Tensor {
+    Tensor::stack(&parts.collect::<Vec<_>>(), 1)
+}
+
+/// Elements of each field as records `[B, bytes]`.
+fn records(fields: &Fields, parts: impl Iterator<Item = Tensor>) -> Tensor {
+    let bytes: usize = fields.iter().map(|field| field.bytes()).sum();
+    let mut records: Option<Tensor> = None;
+    for (field, part) in fields.iter().zip(parts) {
+        let shape = [part.size()[0], bytes as i64];
+        let records = records.get_or_insert_with(|| Tensor::zeros(shape, (Kind::Uint8, Device::Cpu)));
+        let mut view = field_of(records, field);
+        view.copy_(&part.reshape(view.size()));
+    }
+    records.unwrap_or_else(|| Tensor::zeros([0, 0], (Kind::Uint8, Device::Cpu)))
 }
 
 #[cfg(test)]
@@ -131,6 +270,125 @@ mod tests {
         close(&d.log_prob(&Tensor::from_slice2(&[[2.0f32, -1.0]])), &[wanted]);
         close(&d.entropy(), &[1.0 + (2.0 * PI).ln() + 2f64.ln()]);
         close(&d.mode().view(-1), &[1.0, -1.0]);
+    }
+
+    /// Logits of two states; the wanted values below were computed from the definitions in 64 bits with NumPy.
+    fn logits() -> Tensor {
+        Tensor::from_slice2(&[[0.3f32, -1.2, 0.7, 0.5, -0.5], [2.0, 0.1, -0.4, 1.5, -2.5]])
+    }
+
+    #[test]
+    fn several_choices_closed_forms() {
+        let d = Distribution::over(&Space::multi_discrete(&[3, 2]), &logits(), None, None);
+        let action = Tensor::from_slice2(&[[2i64, 1], [0, 0]]);
+        close(&d.log_prob(&action), &[-1.912_037, -0.233_492]);
+        close(&d.entropy(), &[1.484_463, 0.710_105]);
+        assert_eq!(d.mode(), Tensor::from_slice2(&[[2i64, 0], [0, 0]]));
+    }
+
+    #[test]
+    fn switches_closed_forms() {
+        let logits = logits().narrow(1, 0, 3);
+        let d = Distribution::over(&Space::multi_binary(&[3]), &logits, None, None);
+        close(&d.log_prob(&Tensor::from_slice2(&[[1u8, 0, 1], [0, 0, 1]])), &[-1.220_824, -3.784_340]);
+        close(&d.entropy(), &[1.858_530, 1.730_773]);
+        assert_eq!(d.mode(), Tensor::from_slice2(&[[1u8, 0, 1], [1, 1, 0]]));
+        // Logits at which 1 − p rounds to 0.
+        let sure = Distribution::Bernoulli { logits: Tensor::from_slice2(&[[80f32, -80.0]]) };
+        close(&sure.log_prob(&Tensor::from_slice2(&[[1u8, 0]])), &[0.0]);
+        close(&sure.log_prob(&Tensor::from_slice2(&[[0u8, 1]])), &[-160.0]);
+        close(&sure.entropy(), &[0.0]);
+    }
+
+    #[test]
+    fn fields_are_the_sum_of_their_parts() {
+        let space = Space::fields([
+            ("turn", Space::floats(&[2], -1.0, 1.0)),
+            ("gear", Space::discrete(3)),
+            ("lights", Space::multi_binary(&[2])),
+        ])
+        .unwrap();
+        let Space::Fields(fields) = &space else { unreachable!() };
+        let out = Tensor::from_slice2(&[[1.0f32, -1.0, 0.0, 0.0, 2f32.ln(), 0.0, 3f32.ln()]]);
+        let log_std = Tensor::from_slice(&[0.0f32, 2f32.ln()]);
+        let d = Distribution::over(&space, &out, Some(&log_std), None);
+        let turn = Tensor::from_slice2(&[[2.0f32, -1.0]]);
+        let lights = Tensor::from_slice2(&[[0u8, 1]]);
+        let gear = Tensor::from_slice(&[2i64]);
+        let record = records(fields, [turn, gear.shallow_clone(), lights.shallow_clone()].into_iter());
+        assert_eq!(record.size(), [1, 24]);
+        // As in the tests above: normals, a probability of ½, switches on with ½ and ¾.
+        let normals = -0.5 - (2.0 * PI).ln() - 2f64.ln();
+        close(&d.log_prob(&record), &[normals + 0.5f64.ln() + 0.5f64.ln() + 0.75f64.ln()]);
+        let switches = 2f64.ln() - 0.75 * 0.75f64.ln() - 0.25 * 0.25f64.ln();
+        let entropy = 1.0 + (2.0 * PI).ln() + 2f64.ln() + 0.5 * 4f64.ln() + 0.5 * 2f64.ln() + switches;
+        close(&d.entropy(), &[entropy]);
+        let mode = d.mode();
+        assert_eq!(field_of(&mode, &fields[0]), Tensor::from_slice2(&[[1.0f32, -1.0]]));
+        assert_eq!(field_of(&mode, &fields[1]), gear);
+        assert_eq!(field_of(&mode, &fields[2]), lights);
+        // The same row twice from one stream each is the same record twice.
+        let two = Distribution::over(&space, &out.repeat([2, 1]), Some(&log_std), None);
+        let stream = || Stream::new(0, "sample", 7, 0);
+        let drawn = two.sample(&mut [stream(), stream()]);
+        assert_eq!(drawn.get(0), drawn.get(1));
+        assert_eq!(drawn.get(0), d.sample(&mut [stream()]).get(0));
+    }
+
+    #[test]
+    fn what_a_mask_forbids_has_no_probability_no_entropy_and_no_gradient() {
+        let logits = logits().narrow(1, 0, 3).set_requires_grad(true);
+        let mask = Tensor::from_slice2(&[[true, false, true], [false, true, true]]);
+        let d = Distribution::over(&Space::discrete(3), &logits, None, Some(&mask));
+        let log_prob = d.log_prob(&Tensor::from_slice(&[0i64, 2]));
+        close(&log_prob, &[-0.913_015, -0.974_077]);
+        close(&d.entropy(), &[0.673_540, 0.662_847]);
+        assert_eq!(d.mode(), Tensor::from_slice(&[2i64, 1]));
+        let sum = (log_prob * 2.0 + d.entropy()).sum(Kind::Float);
+        let gradient = Tensor::run_backward(&[sum], &[&logits], false, false);
+        let gradient = Vec::<f32>::try_from(gradient[0].contiguous().view(-1)).unwrap();
+        assert!(gradient.iter().all(|x| x.is_finite()), "{gradient:?}");
+        assert_eq!((gradient[1], gradient[3]), (0.0, 0.0));
+        assert!(gradient[0] != 0.0 && gradient[5] != 0.0, "{gradient:?}");
+
+        // Of two choices only the last of each.
+        let mask = Tensor::from_slice2(&[[false, true, false, false, true]]);
+        let even = Tensor::zeros([1, 5], (Kind::Float, Device::Cpu));
+        let d = Distribution::over(&Space::multi_discrete(&[2, 3]), &even, None, Some(&mask));
+        close(&d.log_prob(&Tensor::from_slice2(&[[1i64, 2]])), &[0.0]);
+        close(&d.entropy(), &[0.0]);
+        // Switches that must be off, must be on, may be either.
+        let mask = Tensor::from_slice2(&[[true, false, false, true, true, true]]);
+        let logits = Tensor::from_slice2(&[[5f32, -5.0, 0.0]]);
+        let d = Distribution::over(&Space::multi_binary(&[3]), &logits, None, Some(&mask));
+        close(&d.log_prob(&Tensor::from_slice2(&[[0u8, 1, 1]])), &[0.5f64.ln()]);
+        close(&d.entropy(), &[2f64.ln()]);
+        for step in 0..100 {
+            let drawn = d.sample(&mut [Stream::new(0, "sample", 3, step)]);
+            assert_eq!(Vec::<u8>::try_from(drawn.view(-1)).unwrap()[..2], [0, 1]);
+        }
+    }
+
+    #[test]
+    fn samples_of_several_have_the_right_frequencies() {
+        let share = |hits: Tensor, wanted: f64| {
+            let share = hits.to_kind(Kind::Float).mean(Kind::Float).double_value(&[]);
+            assert!((share - wanted).abs() < 0.01, "{share} is not {wanted}");
+        };
+        let rows = |row: &[f32]| Tensor::from_slice(row).expand([20_000, row.len() as i64], false);
+        let drawn = |space: &Space, row: &[f32], index| {
+            let d = Distribution::over(space, &rows(row), None, None);
+            d.sample(&mut [Stream::new(0, "sample", index, 0)])
+        };
+        let choices = drawn(&Space::multi_discrete(&[2, 3]), &[0.0, 3f32.ln(), 0.0, 0.0, 2f32.ln()], 4);
+        assert_eq!((choices.size(), choices.kind()), (vec![20_000, 2], Kind::Int64));
+        share(choices.select(1, 0).eq(1), 0.75);
+        share(choices.select(1, 1).eq(2), 0.5);
+        share(choices.select(1, 0).eq(1).logical_and(&choices.select(1, 1).eq(2)), 0.375);
+        let switches = drawn(&Space::multi_binary(&[2]), &[3f32.ln(), -(9f32.ln())], 5);
+        assert_eq!((switches.size(), switches.kind()), (vec![20_000, 2], Kind::Uint8));
+        share(switches.select(1, 0).eq(1), 0.75);
+        share(switches.select(1, 1).eq(1), 0.1);
     }
 
     #[test]

@@ -19,12 +19,21 @@ pub struct RunningNorm {
     pub epsilon: f64,
     /// Normalised values are clipped to ± this.
     pub clip: Option<f64>,
+    /// Which features have statistics, the others keeping mean 0 and variance 1; all if absent.
+    pub standardised: Option<Vec<bool>>,
 }
 
 impl RunningNorm {
     /// No rows seen: passes values through unchanged (mean 0, variance 1).
     pub fn new(features: usize, epsilon: f64, clip: Option<f64>) -> Self {
-        Self { mean: vec![0.0; features], variance: vec![1.0; features], count: 0.0, epsilon, clip }
+        let (mean, variance) = (vec![0.0; features], vec![1.0; features]);
+        Self { mean, variance, count: 0.0, epsilon, clip, standardised: None }
+    }
+
+    /// Leaves features alone that are not `standardised`: one-hot choices, switches, pixels.
+    pub fn only(mut self, standardised: Vec<bool>) -> Self {
+        self.standardised = Some(standardised).filter(|standardised| standardised.contains(&false));
+        self
     }
 
     /// Takes in `rows`, `[B, features]`.
@@ -38,6 +47,9 @@ impl RunningNorm {
         let (mean, variance) = (doubles(&mean), doubles(&variance));
         let total = self.count + count;
         for i in 0..self.mean.len() {
+            if self.standardised.as_ref().is_some_and(|standardised| !standardised[i]) {
+                continue;
+            }
             let delta = mean[i] - self.mean[i];
             let squares = if self.count == 0.0 { 0.0 } else { self.variance[i] * self.count }
                 + variance[i] * count

@@ -4,12 +4,12 @@ use super::compact::{Choice, Compact, Decision};
 use super::distribution::Distribution;
 use super::flat::{Flat, Init, Layout};
 use super::normaliser::RunningNorm;
-use super::torso::{Linear, Torso, TorsoKind, TorsoSpec, features_of};
-use crate::memory::{leaf, slice};
+use super::torso::{Linear, Torso, TorsoKind, TorsoSpec};
+use crate::memory::{leaf_of, slice};
 use crate::random::Stream;
 use crate::run::State;
 use crate::{Error, Result};
-use imago_envs::Space;
+use imago_envs::{Dtype, Space};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tch::Tensor;
@@ -21,6 +21,12 @@ pub enum Head {
     Categorical,
     /// Independent normals with a state-independent log standard deviation.
     DiagonalGaussian,
+    /// Several independent choices.
+    MultiCategorical,
+    /// Independent switches.
+    Bernoulli,
+    /// Independent fields, each with the head of its space.
+    Joint,
 }
 
 /// Everything needed to build an [`ActorCritic`].
@@ -40,6 +46,9 @@ pub struct PolicySpec {
     pub normalise: bool,
     /// Initial log standard deviation of continuous actions.
     pub log_std: f64,
+    /// The environment says which actions are allowed.
+    #[serde(default)]
+    pub masked: bool,
 }
 
 impl PolicySpec {
@@ -48,7 +57,30 @@ impl PolicySpec {
         match self.action {
             Space::Discrete { .. } => Head::Categorical,
             Space::Box { .. } => Head::DiagonalGaussian,
+            Space::MultiDiscrete { .. } => Head::MultiCategorical,
+            Space::MultiBinary { .. } => Head::Bernoulli,
+            Space::Fields(_) => Head::Joint,
         }
+    }
+}
+
+/// Values of the boxes in a space.
+fn continuous(space: &Space) -> usize {
+    match space {
+        Space::Box { .. } => space.len(),
+        Space::Fields(fields) => fields.iter().map(|field| continuous(&field.space)).sum(),
+        _ => 0,
+    }
+}
+
+/// Refuses boxes that no density here is over.
+fn check_actions(space: &Space) -> Result<()> {
+    match space {
+        Space::Box { dtype, .. } if *dtype != Dtype::F32 => Err(Error::Invalid(format!(
+            "actions of {space} have no distribution: use floats, or MultiDiscrete for whole numbers"
+        ))),
+        Space::Fields(fields) => fields.iter().try_for_each(|field| check_actions(&field.space)),
+        _ => Ok(()),
     }
 }
 
@@ -94,7 +126,7 @@ impl ActorCritic {
     /// the values.
     ///
     /// # Errors
-    /// A torso that does not fit the observations; normalisation of images.
+    /// A torso that does not fit the observations; normalisation of images; actions of bytes.
     pub fn new(spec: PolicySpec, rng: &mut Stream) -> Result<Self> {
         let mut layout = Layout::default();
         let torso = Torso::new(&mut layout, "policy", &spec.torso, &spec.observation)?;
@@ -103,23 +135,29 @@ impl ActorCritic {
         } else {
             Some(Torso::new(&mut layout, "value", &spec.torso, &spec.observation)?)
         };
+        check_actions(&spec.action)?;
         let outputs = spec.action.features() as i64;
         let features = torso.features;
         let policy = Linear::new(&mut layout, "policy/out", features, outputs, Init::Orthogonal(0.01));
-        let log_std = (spec.head() == Head::DiagonalGaussian)
-            .then(|| layout.add("policy/log_std", &[outputs], Init::Constant(spec.log_std)));
+        let continuous = continuous(&spec.action) as i64;
+        let log_std = (continuous > 0)
+            .then(|| layout.add("policy/log_std", &[continuous], Init::Constant(spec.log_std)));
         let value =
             Linear::new(&mut layout, "value/out", features, spec.value_heads as i64, Init::Orthogonal(1.0));
-        let image = spec.torso.kind != TorsoKind::Mlp;
+        let image = spec.torso.kind != TorsoKind::Mlp && !matches!(spec.observation, Space::Fields(_));
         if spec.normalise && image {
             return Err(Error::Invalid(
                 "policy.normalise standardises vectors; images are scaled to [0, 1] anyway: remove it".into(),
             ));
         }
         let observed = spec.observation.features();
-        let normaliser = spec.normalise.then(|| RunningNorm::new(observed, 1e-8, Some(10.0)));
+        let standardised = torso.standardised(&spec.observation);
+        let normaliser =
+            spec.normalise.then(|| RunningNorm::new(observed, 1e-8, Some(10.0)).only(standardised));
         let parameters = Flat::new(layout, rng);
         let compact = match spec.head() {
+            // Masks are the slow path's.
+            _ if spec.masked => None,
             Head::Categorical | Head::DiagonalGaussian => Compact::new(
                 &parameters.layout,
                 &spec.observation,
@@ -127,6 +165,7 @@ impl ActorCritic {
                 (&policy, &value),
                 log_std.map(|index| parameters.layout[index].offset),
             ),
+            Head::MultiCategorical | Head::Bernoulli | Head::Joint => None,
         };
         Ok(Self { spec, parameters, normaliser, torso, value_torso, policy, log_std, value, compact })
     }
@@ -147,7 +186,7 @@ impl ActorCritic {
 
     /// What the fast path reads of observations `[B, …]`: images as they were seen, else [`ActorCritic::features`].
     pub fn input(&self, observation: &Tensor) -> Tensor {
-        match self.torso.convolutions.is_empty() {
+        match self.torso.convolutions().is_empty() {
             true => self.features(observation).contiguous(),
             false => observation.contiguous(),
         }
@@ -155,34 +194,53 @@ impl ActorCritic {
 
     /// Action distribution and values `[B, H]` in a batch of observations `[B, …]`.
     pub fn forward(&self, observation: &Tensor) -> (Distribution, Tensor) {
+        self.forward_masked(observation, None)
+    }
+
+    /// As [`ActorCritic::forward`], where `mask`, bool `[B, choices]`, says what is allowed (see
+    /// [`Space::choices`]).
+    pub fn forward_masked(&self, observation: &Tensor, mask: Option<&Tensor>) -> (Distribution, Tensor) {
         let x = self.features(observation);
         let features = self.torso.forward(&self.parameters, &x);
         let value_features = self.value_torso.as_ref().map(|torso| torso.forward(&self.parameters, &x));
         let value = self.value.forward(&self.parameters, value_features.as_ref().unwrap_or(&features));
         let out = self.policy.forward(&self.parameters, &features);
-        let distribution = match self.log_std {
-            None => Distribution::categorical(&out),
-            Some(index) => Distribution::DiagonalGaussian {
-                mean: out,
-                log_std: self.parameters.get(index).shallow_clone(),
-            },
-        };
-        (distribution, value)
+        let log_std = self.log_std.map(|index| self.parameters.get(index));
+        (Distribution::over(&self.spec.action, &out, log_std, mask), value)
     }
 
     /// Decides in each state of `observation`, `[n, …]`; without gradients, and without libtorch on the fast path.
     pub fn decide(&self, observation: &Tensor, choice: Choice, to: &mut Decision) {
         if let Some(compact) = &self.compact {
             let (weights, n) = (slice(&self.parameters.weights), observation.size()[0] as usize);
-            return compact.decide(weights, self.normaliser.as_ref(), leaf(observation), n, choice, to);
+            return compact.decide(weights, self.normaliser.as_ref(), leaf_of(observation), n, choice, to);
         }
+        self.decide_slowly(observation, None, choice, to);
+    }
+
+    /// As [`ActorCritic::decide`], among the actions that `mask` allows, if there is one.
+    pub fn decide_masked(
+        &self,
+        observation: &Tensor,
+        mask: Option<&Tensor>,
+        choice: Choice,
+        to: &mut Decision,
+    ) {
+        match mask {
+            Some(mask) => self.decide_slowly(observation, Some(mask), choice, to),
+            None => self.decide(observation, choice, to),
+        }
+    }
+
+    /// With libtorch: any policy, any mask.
+    fn decide_slowly(&self, observation: &Tensor, mask: Option<&Tensor>, choice: Choice, to: &mut Decision) {
         tch::no_grad(|| {
-            let (distribution, value) = self.forward(observation);
+            let (distribution, value) = self.forward_masked(observation, mask);
             let action = match choice {
                 Choice::Sample(noise) => distribution.sample(noise),
                 Choice::Mode => distribution.mode(),
             };
-            to.copy_from(&action, &distribution.log_prob(&action), &value);
+            to.copy_from(&self.spec.action, &action, &distribution.log_prob(&action), &value);
         });
     }
 
@@ -202,10 +260,17 @@ impl ActorCritic {
         Evaluated { log_prob: distribution.log_prob(action), entropy: distribution.entropy(), value }
     }
 
+    /// As [`ActorCritic::evaluate`], where `mask` says what was allowed when the actions were taken, if there was
+    /// one.
+    pub fn evaluate_masked(&self, observation: &Tensor, mask: Option<&Tensor>, action: &Tensor) -> Evaluated {
+        let (distribution, value) = self.forward_masked(observation, mask);
+        Evaluated { log_prob: distribution.log_prob(action), entropy: distribution.entropy(), value }
+    }
+
     /// Takes observations `[B, …]` into the running statistics, if there are any.
     pub fn update_normaliser(&mut self, observation: &Tensor) {
         if let Some(normaliser) = &mut self.normaliser {
-            normaliser.update(&features_of(&self.spec.observation, observation));
+            normaliser.update(&self.torso.prepare(&self.spec.observation, observation));
         }
     }
 
@@ -264,8 +329,9 @@ impl ActorCritic {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::memory::field_of;
     use crate::nn::Activation;
-    use imago_envs::{Dtype, LeafBuf};
+    use imago_envs::LeafBuf;
     use tch::Kind;
 
     fn spec(observation: Space, action: Space, kind: TorsoKind, hidden: &[i64]) -> PolicySpec {
@@ -278,6 +344,7 @@ mod tests {
             value_heads: 1,
             normalise: false,
             log_std: 0.0,
+            masked: false,
         }
     }
 
@@ -323,6 +390,106 @@ mod tests {
         };
         let first = last.value(&pixels.permute([0, 3, 1, 2]).contiguous());
         assert!((value - first).abs().max().double_value(&[]) < 1e-6);
+    }
+
+    /// An image, a vector, a choice and two switches.
+    fn fields() -> Space {
+        Space::fields([
+            ("speed", Space::floats(&[2], -1.0, 1.0)),
+            ("eye", image(42, 3)),
+            ("gear", Space::discrete(3)),
+            ("lights", Space::multi_binary(&[2])),
+        ])
+        .unwrap()
+    }
+
+    /// Records `[B, bytes]` of [`fields`].
+    fn observed(speed: &Tensor, eye: &Tensor, gear: &Tensor, lights: &Tensor) -> Tensor {
+        let Space::Fields(fields) = &fields() else { unreachable!() };
+        let bytes: usize = fields.iter().map(|field| field.bytes()).sum();
+        let records = Tensor::zeros([speed.size()[0], bytes as i64], (Kind::Uint8, tch::Device::Cpu));
+        for (field, values) in fields.iter().zip([speed, eye, gear, lights]) {
+            field_of(&records, field).copy_(values);
+        }
+        records
+    }
+
+    #[test]
+    fn image_fields_go_through_convolutions_and_the_rest_joins_them() {
+        let count = |observation: Space, kind| {
+            let spec = PolicySpec { shared: true, ..spec(observation, Space::discrete(4), kind, &[256]) };
+            ActorCritic::new(spec, &mut Stream::new(0, "init", 0, 0)).unwrap().parameters.count()
+        };
+        let alone = count(image(42, 3), TorsoKind::Icm);
+        assert_eq!(count(fields(), TorsoKind::Icm), alone + (2 + 3 + 2) * 256);
+        assert_eq!(count(fields(), TorsoKind::Mlp), (42 * 42 * 3 + 7) * 256 + 256 + 5 * 257);
+
+        // With the weights of everything else at 0 it is the policy of the image alone.
+        let alone =
+            PolicySpec { shared: true, ..spec(image(42, 3), Space::discrete(4), TorsoKind::Icm, &[16]) };
+        let mut joined = alone.clone();
+        joined.observation = fields();
+        let alone = ActorCritic::new(alone, &mut Stream::new(0, "init", 0, 0)).unwrap();
+        let joined = ActorCritic::new(joined, &mut Stream::new(1, "init", 0, 0)).unwrap();
+        tch::no_grad(|| {
+            for i in 0..alone.parameters.layout.len() {
+                let (from, mut to) = (alone.parameters.get(i), joined.parameters.get(i).shallow_clone());
+                match from.size() == to.size() {
+                    true => to.copy_(from),
+                    false => {
+                        let _ = to.zero_();
+                        to.narrow(1, 0, from.size()[1]).copy_(from);
+                    }
+                }
+            }
+        });
+        let eye = (Stream::new(1, "pixels", 0, 0).uniforms(&[2, 42, 42, 3]) * 255.0).to_kind(Kind::Uint8);
+        let speed = Stream::new(1, "speed", 0, 0).normals(&[2, 2]);
+        let (gear, lights) = (Tensor::from_slice(&[2i64, 0]), Tensor::from_slice2(&[[0u8, 1], [1, 1]]));
+        let records = observed(&speed, &eye, &gear, &lights);
+        assert!((alone.value(&eye) - joined.value(&records)).abs().max().double_value(&[]) < 1e-6);
+    }
+
+    #[test]
+    fn statistics_of_fields_leave_all_but_floats_alone() {
+        for kind in [TorsoKind::Mlp, TorsoKind::Icm] {
+            let spec = PolicySpec { normalise: true, ..spec(fields(), Space::discrete(4), kind, &[8]) };
+            let mut policy = ActorCritic::new(spec, &mut Stream::new(0, "init", 0, 0)).unwrap();
+            let eye = (Stream::new(1, "pixels", 0, 0).uniforms(&[6, 42, 42, 3]) * 255.0).to_kind(Kind::Uint8);
+            let speed = Stream::new(1, "speed", 0, 0).normals(&[6, 2]) * 5.0 + 3.0;
+            let (gear, lights) = (Tensor::from_slice(&[2i64; 6]), Tensor::from_slice2(&[[0u8, 1]; 6]));
+            let records = observed(&speed, &eye, &gear, &lights);
+            policy.update_normaliser(&records);
+            let norm = policy.normaliser.as_ref().unwrap();
+            let moved: Vec<usize> = (0..norm.mean.len()).filter(|&i| norm.mean[i] != 0.0).collect();
+            // Vectors come first where the image is one of them, after it where it has convolutions.
+            let first = if kind == TorsoKind::Mlp { 0 } else { 42 * 42 * 3 };
+            assert_eq!(moved, [first, first + 1]);
+            let shown = norm.normalise(&policy.torso.prepare(&policy.spec.observation, &records));
+            let rest = shown.narrow(1, 42 * 42 * 3 + 2, 5).get(0);
+            assert_eq!(Vec::<f32>::try_from(rest).unwrap(), [0.0, 0.0, 1.0, 0.0, 1.0]);
+            assert!(policy.value(&records).isfinite().all().int64_value(&[]) == 1);
+        }
+    }
+
+    #[test]
+    fn convolutions_need_an_image_among_the_fields() {
+        let vectors =
+            Space::fields([("a", Space::floats(&[9, 9], 0.0, 1.0)), ("b", Space::discrete(3))]).unwrap();
+        let refused =
+            |spec| ActorCritic::new(spec, &mut Stream::new(0, "init", 0, 0)).unwrap_err().to_string();
+        let message = refused(spec(vectors.clone(), Space::discrete(2), TorsoKind::Icm, &[8]));
+        assert!(message.contains("none of these fields") && message.contains("mlp"), "{message}");
+        let message = refused(spec(vectors, image(3, 1), TorsoKind::Mlp, &[8]));
+        assert!(message.contains("MultiDiscrete"), "{message}");
+    }
+
+    #[test]
+    fn a_policy_of_before_masks_is_read() {
+        let spec = spec(Space::floats(&[3], -1.0, 1.0), Space::discrete(2), TorsoKind::Mlp, &[8]);
+        let mut old = serde_json::to_value(&spec).unwrap();
+        assert_eq!(old.as_object_mut().unwrap().remove("masked"), Some(false.into()));
+        assert_eq!(serde_json::from_value::<PolicySpec>(old).unwrap(), spec);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! From an observation to features: multi-layer perceptrons and convolutional torsos.
 
 use super::flat::{Flat, Init, Layout};
+use crate::memory::field_of;
 use crate::{Error, Result};
-use imago_envs::{Dtype, Space};
+use imago_envs::{Dtype, Field, Fields, Space};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -121,12 +122,26 @@ pub(super) struct Convolution {
 }
 
 /// Convolutions (for images), then fully connected layers.
+///
+/// Of several fields, those of bytes in two or three dimensions are images; each has convolutions of its own,
+/// and whatever else there is joins their results before the fully connected layers (as in Stable-Baselines3's
+/// `CombinedExtractor`). Without convolutions everything is one vector.
 #[derive(Clone, Debug)]
 pub struct Torso {
-    pub(super) convolutions: Vec<Convolution>,
+    images: Vec<Image>,
     mlp: Mlp,
     /// Features it gives.
     pub features: i64,
+}
+
+/// An image with its convolutions.
+#[derive(Clone, Debug)]
+struct Image {
+    /// Name of its field; `None` where the observation is the image.
+    field: Option<String>,
+    /// Channels, height, width.
+    shape: [i64; 3],
+    convolutions: Vec<Convolution>,
 }
 
 /// Channels, height and width of an image space, and whether channels come last: the shortest of first and
@@ -140,46 +155,102 @@ pub(super) fn image_shape(space: &Space) -> Option<([i64; 3], bool)> {
     }
 }
 
+impl Image {
+    /// Reserves the convolutions of a kind over images of `space`; second, how many features they give.
+    fn new(
+        layout: &mut Layout,
+        name: &str,
+        kind: TorsoKind,
+        space: &Space,
+        field: Option<String>,
+    ) -> Result<(Self, i64)> {
+        let filters: &[(i64, i64, i64, i64)] = match kind {
+            TorsoKind::Mlp => &[],
+            TorsoKind::Nature => &[(32, 8, 4, 0), (64, 4, 2, 0), (64, 3, 1, 0)],
+            TorsoKind::Icm => &[(32, 3, 2, 1); 4],
+        };
+        let Some((shape, _)) = image_shape(space) else {
+            return Err(Error::Invalid(format!(
+                "a convolutional torso needs images, these observations are {space}: use torso = \"mlp\""
+            )));
+        };
+        let mut convolutions = Vec::new();
+        let [mut channels, mut height, mut width] = shape;
+        for (i, &(output, kernel, stride, padding)) in filters.iter().enumerate() {
+            let shape = [output, channels, kernel, kernel];
+            let gain = Init::Orthogonal(2f64.sqrt());
+            convolutions.push(Convolution {
+                weight: layout.add(&format!("{name}/convolution{i}/weight"), &shape, gain),
+                bias: layout.add(&format!("{name}/convolution{i}/bias"), &[output], Init::Constant(0.0)),
+                stride,
+                padding,
+            });
+            let shrink = |x: i64| (x + 2 * padding - kernel).div_euclid(stride) + 1;
+            (channels, height, width) = (output, shrink(height), shrink(width));
+            if height < 1 || width < 1 {
+                return Err(Error::Invalid(format!(
+                    "images of {space} are too small for this convolutional torso: use torso = \"mlp\""
+                )));
+            }
+        }
+        Ok((Self { field, shape, convolutions }, channels * height * width))
+    }
+
+    /// `[B, C, H, W]` → `[B, features]`.
+    fn forward(&self, flat: &Flat, x: &Tensor, activation: Activation) -> Tensor {
+        let x = self.convolutions.iter().fold(x.shallow_clone(), |x, layer| {
+            let (weight, bias) = (flat.get(layer.weight), flat.get(layer.bias));
+            let (stride, padding) = ([layer.stride; 2], [layer.padding; 2]);
+            activation.apply(x.conv2d(weight, Some(bias), stride, padding, [1, 1], 1))
+        });
+        x.flatten(1, -1)
+    }
+
+    fn features(&self) -> i64 {
+        self.shape.iter().product()
+    }
+}
+
 impl Torso {
     /// Reserves the parameters of `spec` over observations of `space`.
     ///
     /// # Errors
     /// A convolutional torso over something that is no image, or one too small for it.
     pub fn new(layout: &mut Layout, name: &str, spec: &TorsoSpec, space: &Space) -> Result<Self> {
-        let gain = Init::Orthogonal(2f64.sqrt());
-        let filters: &[(i64, i64, i64, i64)] = match spec.kind {
-            TorsoKind::Mlp => &[],
-            TorsoKind::Nature => &[(32, 8, 4, 0), (64, 4, 2, 0), (64, 3, 1, 0)],
-            TorsoKind::Icm => &[(32, 3, 2, 1); 4],
-        };
-        let mut convolutions = Vec::new();
+        let mut images = Vec::new();
         let mut input = space.features() as i64;
-        if !filters.is_empty() {
-            let Some(([mut channels, mut height, mut width], _)) = image_shape(space) else {
-                return Err(Error::Invalid(format!(
-                    "a convolutional torso needs images, these observations are {space}: use torso = \"mlp\""
-                )));
-            };
-            for (i, &(output, kernel, stride, padding)) in filters.iter().enumerate() {
-                let shape = [output, channels, kernel, kernel];
-                convolutions.push(Convolution {
-                    weight: layout.add(&format!("{name}/convolution{i}/weight"), &shape, gain),
-                    bias: layout.add(&format!("{name}/convolution{i}/bias"), &[output], Init::Constant(0.0)),
-                    stride,
-                    padding,
-                });
-                let shrink = |x: i64| (x + 2 * padding - kernel).div_euclid(stride) + 1;
-                (channels, height, width) = (output, shrink(height), shrink(width));
-                if height < 1 || width < 1 {
+        match space {
+            _ if spec.kind == TorsoKind::Mlp => {}
+            Space::Fields(fields) => {
+                for field in fields.iter().filter(|field| is_image(&field.space)) {
+                    let (name, called) = (format!("{name}/{}", field.name), Some(field.name.clone()));
+                    let (image, features) = Image::new(layout, &name, spec.kind, &field.space, called)?;
+                    input += features - image.features();
+                    images.push(image);
+                }
+                if images.is_empty() {
                     return Err(Error::Invalid(format!(
-                        "images of {space} are too small for this convolutional torso: use torso = \"mlp\""
+                        "a convolutional torso needs images, none of these fields is one: {space}: use torso = \
+                         \"mlp\""
                     )));
                 }
             }
-            input = channels * height * width;
+            _ => {
+                let (image, features) = Image::new(layout, name, spec.kind, space, None)?;
+                (images, input) = (vec![image], features);
+            }
         }
+        let gain = Init::Orthogonal(2f64.sqrt());
         let mlp = Mlp::new(layout, name, input, &spec.hidden, spec.activation, gain);
-        Ok(Self { convolutions, mlp, features: *spec.hidden.last().unwrap_or(&input) })
+        Ok(Self { images, mlp, features: *spec.hidden.last().unwrap_or(&input) })
+    }
+
+    /// The convolutions over an observation that is one image; none for anything else.
+    pub(super) fn convolutions(&self) -> &[Convolution] {
+        match self.images.as_slice() {
+            [Image { field: None, convolutions, .. }] => convolutions,
+            _ => &[],
+        }
     }
 
     /// The fully connected layers.
@@ -189,32 +260,88 @@ impl Torso {
 
     /// Features `[B, features]` of observations prepared by [`Torso::prepare`].
     pub fn forward(&self, flat: &Flat, x: &Tensor) -> Tensor {
-        if self.convolutions.is_empty() {
-            return self.mlp.forward(flat, x);
+        let activation = self.mlp.activation;
+        match self.images.as_slice() {
+            [] => self.mlp.forward(flat, x),
+            [image] if image.field.is_none() => self.mlp.forward(flat, &image.forward(flat, x, activation)),
+            images => {
+                let (mut parts, mut next) = (Vec::new(), 0);
+                for image in images {
+                    let [c, h, w] = image.shape;
+                    let pixels = x.narrow(1, next, image.features()).reshape([-1, c, h, w]);
+                    parts.push(image.forward(flat, &pixels, activation));
+                    next += image.features();
+                }
+                parts.push(x.narrow(1, next, x.size()[1] - next));
+                self.mlp.forward(flat, &Tensor::cat(&parts, 1))
+            }
         }
-        let x = self.convolutions.iter().fold(x.shallow_clone(), |x, layer| {
-            let (weight, bias) = (flat.get(layer.weight), flat.get(layer.bias));
-            let (stride, padding) = ([layer.stride; 2], [layer.padding; 2]);
-            self.mlp.activation.apply(x.conv2d(weight, Some(bias), stride, padding, [1, 1], 1))
-        });
-        self.mlp.forward(flat, &x.flatten(1, -1))
     }
 
-    /// What the first layer reads: `[B, features]`, or `[B, C, H, W]` before convolutions. Bytes become
-    /// `[0, 1]`, discrete observations one-hot rows.
+    /// What the first layer reads: `[B, features]`, or `[B, C, H, W]` before the convolutions of a single image.
+    /// Bytes become `[0, 1]`, choices one-hot rows, switches 0 and 1. Of several fields the images come first,
+    /// channels first.
     pub fn prepare(&self, space: &Space, observation: &Tensor) -> Tensor {
-        match image_shape(space) {
-            Some((shape, channels_last)) if !self.convolutions.is_empty() => {
-                let [c, h, w] = shape;
-                let x = scaled(space, observation);
-                if channels_last {
-                    x.view([-1, h, w, c]).permute([0, 3, 1, 2])
-                } else {
-                    x.view([-1, c, h, w])
-                }
+        match space {
+            Space::Fields(fields) => {
+                let parts = self.in_order(fields).map(|(field, is_image)| {
+                    let values = field_of(observation, field);
+                    match is_image {
+                        true => channels_first(&field.space, &values).flatten(1, -1),
+                        false => features_of(&field.space, &values),
+                    }
+                });
+                Tensor::cat(&parts.collect::<Vec<_>>(), 1)
             }
-            _ => features_of(space, observation),
+            _ if self.images.is_empty() => features_of(space, observation),
+            _ => channels_first(space, observation),
         }
+    }
+
+    /// Which of the prepared features running statistics standardise: as [`standardised_features`].
+    pub fn standardised(&self, space: &Space) -> Vec<bool> {
+        match space {
+            Space::Fields(fields) => {
+                self.in_order(fields).flat_map(|(field, _)| field_standardised(field)).collect()
+            }
+            single => standardised_features(single),
+        }
+    }
+
+    /// The fields in the order in which they are prepared, and whether each is an image.
+    fn in_order<'a>(&'a self, fields: &'a Fields) -> impl Iterator<Item = (&'a Field, bool)> {
+        let is_image =
+            |field: &Field| self.images.iter().any(|image| image.field.as_ref() == Some(&field.name));
+        let images = fields.iter().filter(move |field| is_image(field)).map(|field| (field, true));
+        images.chain(fields.iter().filter(move |field| !is_image(field)).map(|field| (field, false)))
+    }
+}
+
+fn is_image(space: &Space) -> bool {
+    matches!(space, Space::Box { dtype: Dtype::U8, shape, .. } if matches!(shape.len(), 2 | 3))
+}
+
+/// Images `[B, …]` as `[B, C, H, W]`.
+fn channels_first(space: &Space, images: &Tensor) -> Tensor {
+    let x = scaled(space, images);
+    match image_shape(space) {
+        Some(([c, h, w], true)) => x.reshape([-1, h, w, c]).permute([0, 3, 1, 2]),
+        Some(([c, h, w], false)) => x.reshape([-1, c, h, w]),
+        None => x,
+    }
+}
+
+fn field_standardised(field: &Field) -> Vec<bool> {
+    let is_float = matches!(field.space, Space::Box { dtype: Dtype::F32, .. });
+    vec![is_float; field.space.features()]
+}
+
+/// Which of [`features_of`] a space running statistics standardise: of several fields the floats, for a rare
+/// switch or a pixel divided by its deviation would outweigh all else; of a single space everything.
+pub fn standardised_features(space: &Space) -> Vec<bool> {
+    match space {
+        Space::Fields(fields) => fields.iter().flat_map(field_standardised).collect(),
+        single => vec![true; single.features()],
     }
 }
 
@@ -225,10 +352,22 @@ fn scaled(space: &Space, x: &Tensor) -> Tensor {
     }
 }
 
-/// Elements `[B, …]` of a space as float rows `[B, F]`: boxes flattened (bytes to `[0, 1]`), choices one-hot.
+/// Elements `[B, …]` of a space as float rows `[B, F]`: boxes flattened (bytes to `[0, 1]`), choices one-hot,
+/// switches 0 and 1; several fields side by side.
 pub fn features_of(space: &Space, x: &Tensor) -> Tensor {
     match space {
-        Space::Box { .. } => scaled(space, x).view([-1, space.features() as i64]),
-        Space::Discrete { n, .. } => x.view(-1).one_hot(*n).to_kind(Kind::Float),
+        Space::Box { .. } => scaled(space, x).reshape([-1, space.features() as i64]),
+        Space::Discrete { n, .. } => x.reshape(-1).one_hot(*n).to_kind(Kind::Float),
+        Space::MultiDiscrete { n, .. } => {
+            let x = x.reshape([-1, n.len() as i64]);
+            let columns = n.iter().enumerate();
+            let parts: Vec<Tensor> = columns.map(|(i, &n)| x.select(1, i as i64).one_hot(n)).collect();
+            Tensor::cat(&parts, 1).to_kind(Kind::Float)
+        }
+        Space::MultiBinary { .. } => x.reshape([-1, space.features() as i64]).to_kind(Kind::Float),
+        Space::Fields(fields) => {
+            let parts = fields.iter().map(|field| features_of(&field.space, &field_of(x, field)));
+            Tensor::cat(&parts.collect::<Vec<_>>(), 1)
+        }
     }
 }

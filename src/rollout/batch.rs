@@ -1,5 +1,7 @@
 //! The one record type of the system.
 
+use crate::memory::field_of;
+use imago_envs::Space;
 use tch::{Kind, Tensor};
 
 /// Leading dimensions of a batch.
@@ -38,8 +40,12 @@ pub struct Batch {
     /// `[T + 1, N, …]`: row `t + 1` is what the policy saw next (after an end, the new episode). `[B, …]`
     /// without time.
     pub observations: Tensor,
-    /// As the policy chose it, before clipping to the action space: int64 `[lead]` or float32 `[lead, A]`.
+    /// As the policy chose it, before clipping to the action space: int64 `[lead]` or `[lead, A]`, float32
+    /// `[lead, A]`, bytes `[lead, A]` of switches or of records.
     pub action: Tensor,
+    /// What was allowed when the actions were chosen, bool `[lead, choices]` (see [`Space::choices`]), of
+    /// environments that say so.
+    pub action_mask: Option<Tensor>,
     /// log π(action) when it was chosen, `[lead]`.
     pub log_prob: Option<Tensor>,
     /// Values when the actions were chosen, `[T + 1, N, H]`, the last row of what follows the rollout.
@@ -88,6 +94,15 @@ impl Batch {
         }
     }
 
+    /// The action masks, `[T · N, choices]` or `[B, choices]`.
+    pub fn flat_action_mask(&self) -> Option<Tensor> {
+        let mask = self.action_mask.as_ref()?;
+        Some(match self.lead {
+            Lead::Time { .. } => mask.flatten(0, 1),
+            Lead::Flat(_) => mask.shallow_clone(),
+        })
+    }
+
     /// A tensor `[T · N]` or `[B]` in the shape of the lead, `[T, N]` or `[B]`.
     pub fn in_lead(&self, flat: &Tensor) -> Tensor {
         match self.lead {
@@ -116,24 +131,23 @@ impl Batch {
         }
     }
 
-    /// The first field that holds a NaN or an infinity.
-    pub fn first_non_finite(&self) -> Option<&'static str> {
+    /// The first field that holds a NaN or an infinity; `observation` and `action` are the spaces, so that
+    /// records are looked into.
+    pub fn first_non_finite(&self, observation: &Space, action: &Space) -> Option<String> {
+        let number = Space::floats(&[], f64::NEG_INFINITY, f64::INFINITY);
         let fields = [
-            ("observation", Some(&self.observations)),
-            ("action", Some(&self.action)),
-            ("reward", Some(&self.reward)),
-            ("log_prob", self.log_prob.as_ref()),
-            ("value", self.values.as_ref()),
-            ("final observation", self.ends.as_ref().map(|ends| &ends.observation)),
-            ("final value", self.ends.as_ref().map(|ends| &ends.value)),
+            ("observation", observation, Some(&self.observations)),
+            ("action", action, Some(&self.action)),
+            ("reward", &number, Some(&self.reward)),
+            ("log_prob", &number, self.log_prob.as_ref()),
+            ("value", &number, self.values.as_ref()),
+            ("final observation", observation, self.ends.as_ref().map(|ends| &ends.observation)),
+            ("final value", &number, self.ends.as_ref().map(|ends| &ends.value)),
         ];
-        fields
-            .into_iter()
-            .filter_map(|(name, tensor)| Some((name, tensor?)))
-            .find(|(_, tensor)| {
-                tensor.kind() == Kind::Float && !bool::try_from(tensor.isfinite().all()).unwrap_or(false)
-            })
-            .map(|(name, _)| name)
+        fields.into_iter().find_map(|(name, space, tensor)| match non_finite(space, tensor?)? {
+            "" => Some(name.into()),
+            field => Some(format!("{name} `{field}`")),
+        })
     }
 
     /// Every tensor with its name, to dump a batch that went wrong.
@@ -141,6 +155,7 @@ impl Batch {
         let named = [
             ("observation", Some(&self.observations)),
             ("action", Some(&self.action)),
+            ("action_mask", self.action_mask.as_ref()),
             ("reward", Some(&self.reward)),
             ("log_prob", self.log_prob.as_ref()),
             ("value", self.values.as_ref()),
@@ -152,5 +167,38 @@ impl Batch {
             ("final_index", self.ends.as_ref().map(|ends| &ends.index)),
         ];
         named.into_iter().filter_map(|(name, tensor)| Some((name.into(), tensor?.detach().copy()))).collect()
+    }
+}
+
+/// The name of the first field of `elements` that holds a NaN or an infinity, "" where they are no records.
+fn non_finite<'a>(space: &'a Space, elements: &Tensor) -> Option<&'a str> {
+    let bad = |tensor: &Tensor| {
+        tensor.kind() == Kind::Float && !bool::try_from(tensor.isfinite().all()).unwrap_or(false)
+    };
+    match space {
+        Space::Fields(fields) => {
+            fields.iter().find(|field| bad(&field_of(elements, field))).map(|field| field.name.as_str())
+        }
+        _ => bad(elements).then_some(""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use tch::Device;
+
+    #[test]
+    fn a_nan_within_records_is_found_and_named() {
+        let space =
+            Space::fields([("a", Space::discrete(9)), ("b/c", Space::floats(&[2], -1.0, 2.0))]).unwrap();
+        let Space::Fields(fields) = &space else { unreachable!() };
+        // −1 as bytes would be a NaN if it were read as floats: a choice is not.
+        let records = Tensor::zeros([3, 16], (Kind::Uint8, Device::Cpu));
+        let _ = field_of(&records, &fields[0]).fill_(-1);
+        assert_eq!(non_finite(&space, &records), None);
+        let _ = field_of(&records, &fields[1]).get(2).get(1).fill_(f64::NAN);
+        assert_eq!(non_finite(&space, &records), Some("b/c"));
     }
 }

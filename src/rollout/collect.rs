@@ -5,14 +5,14 @@
 //! buffers go back and forth with their group and are allocated once.
 
 use super::batch::{Batch, Ends, Lead};
-use super::episode::clip_to_space;
+use super::episode::{clip_to_space, is_clipped};
 use crate::memory::{Column, slice};
 use crate::nn::{ActorCritic, Choice, Decision, PolicySpec, Snapshot};
 use crate::random::Stream;
 use crate::run::State;
 use crate::{Error, Result};
 use crossbeam::channel::{Receiver, Sender, unbounded};
-use imago_envs::{Dtype, Finals, Leaf, LeafMut, Row, Space, VecEnv};
+use imago_envs::{Dtype, Finals, LeafBuf, LeafMut, Row, Space, VecEnv};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -63,13 +63,15 @@ struct Group {
     /// What the policy decided in the step that is being taken.
     decision: Decision,
     /// Actions as executed, where they are clipped.
-    executed: Vec<f32>,
+    executed: Option<LeafBuf>,
 }
 
 /// One rollout of a group, `[T, n, …]`; observations and values have a row more.
 struct Buffers {
     observation: Leaves,
     action: Leaves,
+    /// `[T + 1, n, choices]`, of environments that say what is allowed.
+    action_mask: Option<Column<bool>>,
     log_prob: Column<f32>,
     value: Column<f32>,
     reward: Column<f32>,
@@ -127,6 +129,7 @@ impl Buffers {
         Self {
             observation: Leaves::zeros(&[steps + 1, envs], observation),
             action: Leaves::zeros(&[steps, envs], action),
+            action_mask: None,
             log_prob: Column::zeros(&[rows, columns]),
             value: Column::zeros(&[rows + 1, columns, heads]),
             reward: Column::zeros(&[rows, columns]),
@@ -160,12 +163,32 @@ impl Group {
             final_observation: Leaves::zeros(&[0], &observation),
             final_value: Tensor::zeros([0, spec.policy.value_heads as i64], (Kind::Float, Device::Cpu)),
             decision: Decision::default(),
-            executed: Vec::new(),
+            executed: is_clipped(&action).then(|| LeafBuf::zeros(&action, n)),
             envs,
         };
         let seeds = episode_seeds(group.seed, group.first);
         group.envs.reset(&seeds, group.buffers.observation.row(0, n * observation.len()))?;
+        let mut first = vec![true; n * action.choices()];
+        if group.envs.action_mask(&mut first)? {
+            let shape = [spec.steps + 1, n, action.choices()].map(|d| d as i64);
+            let mut masks = Column::zeros(&shape);
+            masks[..first.len()].copy_from_slice(&first);
+            group.buffers.action_mask = Some(masks);
+        }
         Ok(group)
+    }
+
+    /// Writes what the environments allow now into row `t` of the masks.
+    fn write_mask(&mut self, t: usize) -> Result<()> {
+        let Some(masks) = &mut self.buffers.action_mask else { return Ok(()) };
+        let width = self.envs.len() * self.envs.action_space().choices();
+        if !self.envs.action_mask(&mut masks[t * width..(t + 1) * width])? {
+            return Err(Error::Invalid(format!(
+                "the environments of group {} had action masks at first and then none",
+                self.index
+            )));
+        }
+        Ok(())
     }
 
     /// One rollout: `T` times act and step.
@@ -177,7 +200,9 @@ impl Group {
         let steps = self.buffers.reward.tensor().size()[0];
         for t in 0..steps {
             let seen = self.buffers.observation.tensor().get(t);
-            policy.decide(&seen, Choice::Sample(std::slice::from_mut(&mut noise)), &mut self.decision);
+            let mask = self.buffers.action_mask.as_ref().map(|masks| masks.tensor().get(t));
+            let choice = Choice::Sample(std::slice::from_mut(&mut noise));
+            policy.decide_masked(&seen, mask.as_ref(), choice, &mut self.decision);
             self.step(t as usize)?;
         }
         let last = policy.value(&self.buffers.observation.tensor().get(steps));
@@ -203,14 +228,13 @@ impl Group {
         buffers.log_prob[row.clone()].copy_from_slice(&decided.log_prob);
         buffers.start[row.clone()].copy_from_slice(&self.starts);
         buffers.action.row(t, n * action_space.len()).copy_from(decided.action.leaf());
-        let executed = match decided.action.leaf() {
-            Leaf::F32(chosen) => {
-                self.executed.clear();
-                self.executed.extend_from_slice(chosen);
-                clip_to_space(action_space, &mut self.executed);
-                Leaf::F32(&self.executed)
+        let executed = match &mut self.executed {
+            Some(executed) => {
+                executed.leaf_mut().copy_from(decided.action.leaf());
+                clip_to_space(action_space, executed.leaf_mut());
+                executed.leaf()
             }
-            choice => choice,
+            None => decided.action.leaf(),
         };
         let mut written = Row {
             observation: buffers.observation.row(t + 1, size),
@@ -250,7 +274,7 @@ impl Group {
                 self.finals.len()
             )));
         }
-        Ok(())
+        self.write_mask(t + 1)
     }
 
     fn gather_finals(&mut self) {
@@ -265,6 +289,10 @@ impl Group {
     fn carry(&mut self) {
         let observation = self.buffers.observation.tensor();
         observation.get(0).copy_(&observation.get(observation.size()[0] - 1));
+        if let Some(masks) = &self.buffers.action_mask {
+            let masks = masks.tensor();
+            masks.get(0).copy_(&masks.get(masks.size()[0] - 1));
+        }
     }
 
     fn state(&mut self, state: &mut State) -> Result<()> {
@@ -291,6 +319,8 @@ impl Group {
                     self.index
                 );
             }
+            // A mask belongs to the state that the environment is in, which it has just been given back.
+            self.write_mask(0)?;
         }
         Ok(())
     }
@@ -336,11 +366,12 @@ fn run_job(policy: &mut ActorCritic, job: Job) -> Result<Box<Group>> {
 }
 
 impl Collector {
-    /// A collector over `groups`, each reset to its first episode; starts the worker threads.
+    /// A collector over `groups`, each reset to its first episode; starts the worker threads. Whether the
+    /// environments have action masks shows only then: see [`Collector::policy`].
     ///
     /// # Errors
     /// Environments whose spaces do not fit the policy, or that fail to reset.
-    pub fn new(spec: CollectorSpec, groups: Vec<Box<dyn VecEnv>>) -> Result<Self> {
+    pub fn new(mut spec: CollectorSpec, groups: Vec<Box<dyn VecEnv>>) -> Result<Self> {
         let mut first = 0;
         let mut built = Vec::new();
         for (index, envs) in groups.into_iter().enumerate() {
@@ -348,6 +379,11 @@ impl Collector {
             built.push(Some(Box::new(Group::new(envs, index, first, &spec)?)));
             first += n;
         }
+        let masked = built.iter().flatten().filter(|group| group.buffers.action_mask.is_some()).count();
+        if masked != 0 && masked != built.len() {
+            return Err(Error::Invalid("some of the environments have action masks and some not".into()));
+        }
+        spec.policy.masked = masked != 0;
         let (jobs, queue) = unbounded::<Job>();
         let (answers, results) = unbounded();
         // More threads than groups would only wait.
@@ -373,6 +409,11 @@ impl Collector {
             .map_err(|error| Error::Invalid(format!("cannot start rollout threads: {error}")))?;
         let own_policy = if threads.is_empty() { Some(build(&spec.policy)?) } else { None };
         Ok(Self { spec, groups: built, own_policy, jobs: Some(jobs), results, threads, rollout: 0 })
+    }
+
+    /// The description of the policy that acts here, `masked` as the environments have it.
+    pub fn policy(&self) -> &PolicySpec {
+        &self.spec.policy
     }
 
     /// Number of environments, N.
@@ -435,6 +476,11 @@ impl Collector {
             lead: Lead::Time { steps: self.spec.steps as i64, envs: envs as i64 },
             observations: join(|b| b.observation.tensor()),
             action: join(|b| b.action.tensor()),
+            action_mask: self.spec.policy.masked.then(|| {
+                let masks = groups.iter().filter_map(|group| group.buffers.action_mask.as_ref());
+                let masks: Vec<&Tensor> = masks.map(Column::tensor).collect();
+                Tensor::cat(&masks, 1).narrow(0, 0, self.spec.steps as i64)
+            }),
             log_prob: Some(join(|b| b.log_prob.tensor())),
             values: Some(join(|b| b.value.tensor())),
             reward: join(|b| b.reward.tensor()),
@@ -471,12 +517,15 @@ impl Drop for Collector {
 }
 
 #[cfg(test)]
+mod masked;
+
+#[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::allocations;
     use crate::nn::{Activation, TorsoKind, TorsoSpec};
-    use imago_envs::{Each, Env, Step};
+    use imago_envs::{Each, Env, Leaf, Step};
     use std::sync::atomic::{AtomicI32, Ordering};
 
     /// Observes (episode's seed modulo 1000, step) and ends every third step, by the task if `terminates`.
@@ -521,6 +570,7 @@ mod tests {
             value_heads: 2,
             normalise: false,
             log_std: 0.0,
+            masked: false,
         };
         CollectorSpec { policy, steps, workers, seed: 5 }
     }

@@ -4,7 +4,7 @@
 use crate::nn::{ActorCritic, Choice, Decision};
 use crate::random::Stream;
 use crate::{Error, Result};
-use imago_envs::{Finals, Leaf, LeafBuf, Row, Space, VecEnv};
+use imago_envs::{Finals, LeafBuf, LeafMut, Row, Space, VecEnv};
 use tch::Tensor;
 
 /// An evaluation must come back: episodes of more steps than this are taken for endless.
@@ -52,45 +52,81 @@ pub struct Record {
     pub rewards: Vec<f32>,
 }
 
-/// Clips float actions `[…, A]` in place to the bounds of their space.
-pub(crate) fn clip_to_space(space: &Space, actions: &mut [f32]) {
-    if let Space::Box { low, high, .. } = space {
-        for row in actions.chunks_exact_mut(low.len()) {
-            for (action, (&low, &high)) in row.iter_mut().zip(low.iter().zip(high)) {
-                *action = action.clamp(low as f32, high as f32);
+/// Clips the floats of actions in place to the bounds of their space; other actions need none.
+pub(crate) fn clip_to_space(space: &Space, mut actions: LeafMut) {
+    match space {
+        Space::Box { low, high, .. } => {
+            for row in actions.f32().chunks_exact_mut(low.len()) {
+                for (action, (&low, &high)) in row.iter_mut().zip(low.iter().zip(high)) {
+                    *action = action.clamp(low as f32, high as f32);
+                }
             }
         }
+        Space::Fields(fields) => {
+            for record in actions.u8().chunks_exact_mut(space.len()) {
+                let boxes = fields.iter().filter(|field| matches!(field.space, Space::Box { .. }));
+                boxes.for_each(|field| clip_to_space(&field.space, field.write(record)));
+            }
+        }
+        Space::Discrete { .. } | Space::MultiDiscrete { .. } | Space::MultiBinary { .. } => {}
     }
 }
 
-/// Uniform over `space`; standard normal in directions without bounds.
-fn random_actions(space: &Space, noise: &mut [Stream]) -> LeafBuf {
+/// Whether [`clip_to_space`] has anything to do.
+pub(crate) fn is_clipped(space: &Space) -> bool {
     match space {
-        Space::Discrete { n, .. } => {
-            LeafBuf::I64(noise.iter_mut().map(|rng| rng.below(*n as usize) as i64).collect())
+        Space::Box { .. } => true,
+        Space::Fields(fields) => fields.iter().any(|field| is_clipped(&field.space)),
+        Space::Discrete { .. } | Space::MultiDiscrete { .. } | Space::MultiBinary { .. } => false,
+    }
+}
+
+/// One of `0 .. n`, of those that `mask` allows: the front of it, which is taken off.
+fn random_choice(n: usize, mask: &mut Option<&[bool]>, rng: &mut Stream) -> usize {
+    let Some(rest) = mask else { return rng.below(n) };
+    let (own, others) = rest.split_at(n);
+    *rest = others;
+    let allowed = || own.iter().enumerate().filter(|(_, allowed)| **allowed);
+    let drawn = rng.below(allowed().count().max(1));
+    allowed().nth(drawn).map_or(0, |(choice, _)| choice)
+}
+
+/// Uniform over `space`, or over what `mask` allows of it; standard normal in directions without bounds.
+fn random_action(space: &Space, mask: &mut Option<&[bool]>, rng: &mut Stream, mut action: LeafMut) {
+    match space {
+        Space::Discrete { n, .. } => action.i64()[0] = random_choice(*n as usize, mask, rng) as i64,
+        Space::MultiDiscrete { n, .. } => {
+            for (action, &n) in action.i64().iter_mut().zip(n) {
+                *action = random_choice(n as usize, mask, rng) as i64;
+            }
+        }
+        Space::MultiBinary { .. } => {
+            action.u8().iter_mut().for_each(|switch| *switch = random_choice(2, mask, rng) as u8);
         }
         Space::Box { low, high, .. } => {
-            let one = |rng: &mut Stream| -> Vec<f32> {
-                low.iter()
-                    .zip(high)
-                    .map(|(&low, &high)| match (high - low).is_finite() {
-                        true => (low + (high - low) * f64::from(rng.uniform())) as f32,
-                        false => rng.normal().clamp(low as f32, high as f32),
-                    })
-                    .collect()
-            };
-            LeafBuf::F32(noise.iter_mut().flat_map(one).collect())
+            for (action, (&low, &high)) in action.f32().iter_mut().zip(low.iter().zip(high)) {
+                *action = match (high - low).is_finite() {
+                    true => (low + (high - low) * f64::from(rng.uniform())) as f32,
+                    false => rng.normal().clamp(low as f32, high as f32),
+                };
+            }
+        }
+        Space::Fields(fields) => {
+            let record = action.u8();
+            fields.iter().for_each(|field| random_action(&field.space, mask, rng, field.write(record)));
         }
     }
 }
 
-fn append(to: &mut LeafBuf, leaf: Leaf) {
-    match (to, leaf) {
-        (LeafBuf::F32(to), Leaf::F32(values)) => to.extend_from_slice(values),
-        (LeafBuf::U8(to), Leaf::U8(values)) => to.extend_from_slice(values),
-        (LeafBuf::I64(to), Leaf::I64(values)) => to.extend_from_slice(values),
-        _ => unreachable!("a record is made from the space whose leaves it receives"),
+/// One random action from each stream, as [`random_action`] has it.
+fn random_actions(space: &Space, mask: Option<&[bool]>, noise: &mut [Stream]) -> LeafBuf {
+    let mut actions = LeafBuf::zeros(space, noise.len());
+    let (size, choices) = (space.len(), space.choices());
+    for (i, rng) in noise.iter_mut().enumerate() {
+        let mut mask = mask.map(|mask| &mask[i * choices..(i + 1) * choices]);
+        random_action(space, &mut mask, rng, actions.leaf_mut().part(i, size));
     }
+    actions
 }
 
 /// The elements of `space` in `buffer` as a tensor, `[B, …]`.
@@ -99,6 +135,7 @@ pub fn leaf_tensor(buffer: &LeafBuf, space: &Space) -> Tensor {
         LeafBuf::F32(values) => Tensor::from_slice(values),
         LeafBuf::U8(values) => Tensor::from_slice(values),
         LeafBuf::I64(values) => Tensor::from_slice(values),
+        LeafBuf::Records(_) => Tensor::from_slice(buffer.leaf().u8()),
     };
     let shape: Vec<i64> = std::iter::once(-1).chain(space.shape().iter().map(|&d| d as i64)).collect();
     flat.view(&shape[..])
@@ -123,6 +160,8 @@ pub fn run_episodes(
     let seeds = |env: usize, episode: u64| Stream::seed(seed, purpose, episode * n as u64 + env as u64, 0);
     let mut observation = LeafBuf::zeros(&space, n);
     envs.reset(&seeds, observation.leaf_mut())?;
+    let mut mask = vec![true; n * action_space.choices()];
+    let masked = envs.action_mask(&mut mask)?;
     let noise_of = |env: usize, round: u64| Stream::new(seed, purpose, round * n as u64 + env as u64, 1);
     let mut noise: Vec<Stream> = (0..n).map(|env| noise_of(env, 0)).collect();
     let (mut reward, mut valid) = (vec![0.0; n], vec![true; n]);
@@ -144,21 +183,20 @@ pub fn run_episodes(
     let mut decision = Decision::default();
     while missing > 0 {
         let mut action = match actor {
-            Actor::Random => random_actions(&action_space, &mut noise),
+            Actor::Random => random_actions(&action_space, masked.then_some(&mask[..]), &mut noise),
             Actor::Policy { policy, deterministic } => {
                 let seen = leaf_tensor(&observation, &space);
+                let allowed = masked.then(|| Tensor::from_slice(&mask).view([n as i64, -1]));
                 let choice = if *deterministic { Choice::Mode } else { Choice::Sample(&mut noise) };
-                policy.decide(&seen, choice, &mut decision);
+                policy.decide_masked(&seen, allowed.as_ref(), choice, &mut decision);
                 decision.action.clone()
             }
         };
-        if let LeafBuf::F32(values) = &mut action {
-            clip_to_space(&action_space, values);
-        }
+        clip_to_space(&action_space, action.leaf_mut());
         for (env, episode) in current.iter_mut().enumerate() {
             if let Some(record) = &mut episode.record {
-                append(&mut record.observations, observation.leaf().part(env, space.len()));
-                append(&mut record.actions, action.leaf().part(env, action_space.len()));
+                record.observations.extend(observation.leaf().part(env, space.len()));
+                record.actions.extend(action.leaf().part(env, action_space.len()));
             }
         }
         finals.clear();
@@ -171,6 +209,11 @@ pub fn run_episodes(
             finals: &mut finals,
         };
         envs.step(action.leaf(), &seeds, &mut row)?;
+        if envs.action_mask(&mut mask)? != masked {
+            return Err(Error::Invalid(
+                "an environment had an action mask at first and then not, or the other way round".into(),
+            ));
+        }
         for env in 0..n {
             if valid[env] {
                 current[env].episode_return += f64::from(reward[env]);
@@ -192,7 +235,7 @@ pub fn run_episodes(
             let mut episode = std::mem::replace(&mut current[env], begin(env, round[env]));
             (episode.terminated, episode.truncated) = (terminated[env], truncated[env]);
             if let Some(record) = &mut episode.record {
-                append(&mut record.observations, last);
+                record.observations.extend(last);
             }
             let index = (round[env] as usize - 1) * n + env;
             if let Some(slot) = done.get_mut(index) {
@@ -202,4 +245,47 @@ pub fn run_episodes(
         }
     }
     Ok(done.into_iter().flatten().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn random_actions_keep_to_their_masks_and_use_all_of_them() {
+        let space = Space::fields([
+            ("a", Space::multi_discrete(&[2, 3])),
+            ("b", Space::discrete(4)),
+            ("c", Space::multi_binary(&[2])),
+            ("d", Space::floats(&[1], -2.0, 2.0)),
+        ])
+        .unwrap();
+        let mask = [false, true, true, false, true, true, true, false, true, true, false, true, true];
+        let mut seen = std::collections::BTreeSet::new();
+        for step in 0..500 {
+            let drawn = random_actions(&space, Some(&mask), &mut [Stream::new(0, "random", 0, step)]);
+            let field = |name| drawn.leaf().field(&space, name);
+            let (a, b, c) = (field("a").i64(), field("b").i64()[0], field("c").u8());
+            assert!(a[0] == 1 && a[1] != 1 && b != 2 && c[0] == 0 && field("d").f32()[0].abs() <= 2.0);
+            seen.insert((a[1], b, c[1]));
+        }
+        assert_eq!(seen.len(), 2 * 3 * 2);
+    }
+
+    #[test]
+    fn floats_within_records_are_clipped() {
+        let space =
+            Space::fields([("a", Space::discrete(9)), ("b", Space::floats(&[2], -1.0, 2.0))]).unwrap();
+        let mut actions = LeafBuf::zeros(&space, 2);
+        let mut leaf = actions.leaf_mut();
+        let mut second = leaf.part(1, space.len());
+        second.field(&space, "b").f32().copy_from_slice(&[-7.0, 7.0]);
+        second.field(&space, "a").i64()[0] = 8;
+        clip_to_space(&space, actions.leaf_mut());
+        let second = actions.leaf().part(1, space.len());
+        assert_eq!(second.field(&space, "b").f32(), [-1.0, 2.0]);
+        assert_eq!(second.field(&space, "a").i64(), [8]);
+        assert!(is_clipped(&space) && !is_clipped(&Space::multi_binary(&[3])));
+    }
 }

@@ -95,7 +95,9 @@ impl Error {
                 error,
                 imago_envs::Error::UnknownEnv { .. }
                     | imago_envs::Error::BadArgument { .. }
+                    | imago_envs::Error::MissingPackage { .. }
                     | imago_envs::Error::UnsupportedSpace { .. }
+                    | imago_envs::Error::BadFields { .. }
                     | imago_envs::Error::SpaceMismatch { .. }
             ),
             Error::NonFinite { .. } | Error::Diverged { .. } | Error::Tensor(_) => false,

@@ -54,13 +54,15 @@ impl Output {
 /// A temporary directory in which the program is run.
 pub struct Place {
     folder: tempfile::TempDir,
+    cache: tempfile::TempDir,
     environment: Vec<(String, String)>,
 }
 
 impl Place {
     /// An empty one.
     pub fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), environment: Vec::new() }
+        let [folder, cache] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        Self { folder, cache, environment: Vec::new() }
     }
 
     /// With an environment variable for the program.
@@ -74,7 +76,12 @@ impl Place {
         self.folder.path()
     }
 
-    /// A path in it.
+    /// The user's cache directory, which is not in it.
+    pub fn cache(&self) -> &Path {
+        self.cache.path()
+    }
+
+    /// A path in the directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -96,6 +103,7 @@ impl Place {
             .args(arguments.split_whitespace())
             .current_dir(self.folder())
             .env_remove("IMAGO_LOG")
+            .env("XDG_CACHE_HOME", self.cache())
             .envs(self.environment.iter().cloned())
             .stdin(Stdio::null());
         command

@@ -1,8 +1,12 @@
-//! `imago envs`: what there is to act in.
+//! `imago envs`: what there is to act in, and whether it keeps its contract.
 
-use crate::problem::{Done, Outcome};
+use crate::problem::{Done, Outcome, failed};
 use crate::program::{Program, Shared};
+use anyhow::anyhow;
 use clap::{Args, Subcommand};
+use imago_envs::EnvSpec;
+use imago_envs::check::{self, Effort, Report, Severity};
+use std::time::Duration;
 
 /// Environments.
 #[derive(Args)]
@@ -15,11 +19,29 @@ pub struct Arguments {
 enum Command {
     /// All native and registered ones, a line each.
     List,
+    /// Step one with random actions: spaces, rates, reset time, memory, and what breaks the contract.
+    Check(Check),
+}
+
+/// Exit codes: 0 it passes (warnings allowed), 1 it breaks its contract, 2 it cannot be made.
+#[derive(Args)]
+struct Check {
+    /// A name from `imago envs`, or gym:ID; arguments as in 'gym:Pendulum-v1?g=9.81'.
+    env: String,
+    /// About how long to look, in seconds.
+    #[arg(long, default_value_t = 5.0, value_name = "S")]
+    seconds: f64,
 }
 
 /// Runs the command.
 pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome {
-    let (None | Some(Command::List)) = &arguments.command;
+    match &arguments.command {
+        None | Some(Command::List) => list(program, shared),
+        Some(Command::Check(arguments)) => check(program, arguments, shared),
+    }
+}
+
+fn list(program: &Program, shared: &Shared) -> Outcome {
     if shared.json {
         let all: Vec<_> = program
             .envs
@@ -29,9 +51,107 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
         println!("{}", serde_json::Value::from(all));
     } else {
         for (id, description) in program.envs.ids() {
-            println!("{id:<20} {description}");
+            println!("{id:<24} {description}");
         }
-        println!("{:<20} any registered Gymnasium environment, e.g. gym:Acrobot-v1", "gym:ID");
+        println!("{:<24} any registered Gymnasium environment, e.g. gym:Acrobot-v1", "gym:ID");
     }
     Ok(Done::Finished)
+}
+
+fn check(program: &Program, arguments: &Check, shared: &Shared) -> Outcome {
+    let seconds = Duration::try_from_secs_f64(arguments.seconds).unwrap_or_default();
+    if seconds.is_zero() {
+        return Err(anyhow!("--seconds must be a number above 0, not {}", arguments.seconds).into());
+    }
+    let spec = EnvSpec::parse(&arguments.env)?;
+    if !shared.quiet {
+        eprintln!("checking {} for about {} s", spec.id, arguments.seconds);
+    }
+    let report = check::check(&program.envs, &spec, &Effort::whole(seconds))?;
+    if shared.json {
+        let mut json = serde_json::to_value(&report)?;
+        json["format"] = 1.into();
+        json["passes"] = report.passes().into();
+        println!("{json}");
+    } else {
+        print!("{}", table(&report));
+    }
+    match report.of(Severity::Violation).count() {
+        0 => Ok(Done::Finished),
+        1 => Err(failed(anyhow!("{} breaks its contract", spec.id))),
+        n => Err(failed(anyhow!("{} breaks its contract in {n} places", spec.id))),
+    }
+}
+
+/// The report for people, a line for each thing.
+fn table(report: &Report) -> String {
+    let mut lines = Vec::new();
+    let mut line = |name: &str, text: String| lines.push(format!("{name:<12} {text}\n"));
+    let (violations, warnings) =
+        (report.of(Severity::Violation).count(), report.of(Severity::Warning).count());
+    let of = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let verdict = if report.passes() { "passes" } else { "breaks its contract" };
+    line(
+        "environment",
+        format!("{} {verdict} ({}, {})", report.env.id, of(violations, "violation"), of(warnings, "warning")),
+    );
+    line("observation", report.observation_space.to_string());
+    line("action", report.action_space.to_string());
+    line(
+        "episodes",
+        match &report.episodes {
+            Some(lengths) => format!(
+                "{} of {} to {} steps, median {}, with random actions",
+                lengths.count, lengths.shortest, lengths.longest, lengths.median
+            ),
+            None => format!("none ended in {} steps", report.steps),
+        },
+    );
+    if let Some(one) = report.steps_per_second {
+        let group = report.group_steps_per_second.map_or(String::new(), |rate| {
+            format!("; {} in a group of {}", thousands(rate), report.group_size)
+        });
+        line("steps/s", format!("{}{group}", thousands(one)));
+    }
+    if let Some(seconds) = report.reset_seconds {
+        line("reset", format!("{} (median)", duration(seconds)));
+    }
+    if let Some(bytes) = report.memory_growth {
+        line("memory", format!("{:+.1} MB in {} steps", bytes as f64 / 1e6, thousands(report.steps as f64)));
+    }
+    line(
+        "save",
+        match report.saves {
+            true => "yes: resumed runs go on in the middle of episodes".into(),
+            false => "no: resumed runs begin new episodes".into(),
+        },
+    );
+    for finding in &report.findings {
+        let name = match finding.severity {
+            Severity::Violation => "VIOLATION",
+            Severity::Warning => "warning",
+        };
+        line(name, finding.message.clone());
+    }
+    lines.concat()
+}
+
+/// Digits in groups of three, without a fraction.
+fn thousands(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let groups: Vec<&str> = digits
+        .as_bytes()
+        .rchunks(3)
+        .rev()
+        .map(|group| std::str::from_utf8(group).unwrap_or_default())
+        .collect();
+    groups.join(",")
+}
+
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 1e-3 => format!("{:.1} µs", s * 1e6),
+        s if s < 1.0 => format!("{:.1} ms", s * 1e3),
+        s => format!("{s:.1} s"),
+    }
 }

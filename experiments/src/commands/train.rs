@@ -2,6 +2,7 @@
 
 use crate::assemble;
 use crate::catalogue;
+use crate::first_look::first_look;
 use crate::problem::{Done, Outcome, failed};
 use crate::program::{Program, Shared};
 use crate::recipe::Recipe;
@@ -37,13 +38,14 @@ pub struct Arguments {
 
 /// Keys that may differ when a run goes on: they do not touch what has been learnt, or (total_steps) say from
 /// where on they do.
-const MAY_CHANGE: [&str; 6] = [
+const MAY_CHANGE: [&str; 7] = [
     "run.workers",
     "run.total_steps",
     "run.eval_every",
     "run.checkpoint_every",
     "run.keep_checkpoints",
     "run.log_every",
+    "run.check_env",
 ];
 
 /// The recipe's text, its directory for relative paths, and what to call a run of it.
@@ -180,6 +182,9 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
         recipe = asked;
     }
     let mut trainee = assemble::trainee(program, &mut recipe)?;
+    if let (true, Some(env)) = (recipe.run.check_env, &recipe.env) {
+        first_look(program, env, shared.quiet, !arguments.dry_run)?;
+    }
     let text = recipe.to_toml()?;
     if arguments.dry_run {
         if let (None, Some(path)) = (&existing, &directory) {
