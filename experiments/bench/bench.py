@@ -9,6 +9,7 @@ import argparse
 import datetime
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -172,7 +173,8 @@ def safetensors(path):
 
 
 def trained_parameters(tensor, scope):
-    """How many parameters have been moved: those whose first moment is not zero. The gaps of the flat buffer are."""
+    """How many parameters the optimiser moves: those whose first moment is not zero, as that of the flat buffer's gaps
+    is, and that of units of a relu network which never fire."""
     moments = memoryview(tensor(f"train/{scope}adam/first_moment")).cast("f")
     return sum(moment != 0 for moment in moments)
 
@@ -194,7 +196,7 @@ def train(name, recipe, cores, seed, *arguments, binary=None):
         "steps": summary["step"],
         "return": summary["returns"]["deterministic_mean"],
     }
-    discriminator = "signals/gail/"
+    discriminator = "signals/gail/signal/discriminator/"
     if f"train/{discriminator}adam/step" in metadata:
         checks["discriminator_parameters"] = trained_parameters(tensor, discriminator)
         checks["discriminator_updates"] = int(metadata[f"train/{discriminator}adam/step"])
@@ -221,11 +223,12 @@ def training_rate(recipe, warm, steps, *arguments, binary=None):
 
 
 def held(curve):
-    """When the first evaluation at or above the target was made whose next one is there too: step, seconds."""
+    """When the first evaluation at or above the target was made whose next one is there too. Whoever never gets there
+    has not failed to be measured: it counts as slower than anything."""
     for (step, seconds, value), (_, _, following) in zip(curve, curve[1:]):
         if min(value, following) >= TARGET_RETURN:
-            return {"steps": step, "seconds": seconds}
-    raise Failed(f"a return of {TARGET_RETURN} was not held in {curve[-1][0]} steps, {curve[-1][1]:.0f} s: {curve}")
+            return {"curve": curve, "held": True, "steps": step, "seconds": seconds}
+    return {"curve": curve, "held": False}
 
 
 def hold_ours(row, line, cores, seed):
@@ -242,12 +245,12 @@ def hold_ours(row, line, cores, seed):
         if "evaluation/return_deterministic" in entry:
             evaluating += entry["time/evaluation"]
             curve.append((entry["step"], entry["time"] - evaluating, entry["evaluation/return_deterministic"]))
-    return held(curve) | {"curve": curve} | result
+    return held(curve) | result
 
 
 def hold_peer(row, line, cores, seed):
     result = peer("hold", cores, seed, "--demos", demonstrations(), "--target", TARGET_RETURN, "--steps", 1_000_000)
-    return held(result["curve"]) | result
+    return result | held(result["curve"])
 
 
 # ---- what the workloads read ----------------------------------------------------------------------------------
@@ -460,6 +463,9 @@ def store(path, value):
 
 
 def value_of(row, result):
+    """What the table shows of a measurement; nothing if there is none."""
+    if result.get("held") is False:
+        return math.inf
     return result.get("seconds" if row.lower else "rate")
 
 
@@ -501,8 +507,9 @@ def measure_row(name, rounds, core, to, identity, fresh):
             entry["rounds"][round] = result
             store(path, found)
             unit = "s" if row.lower else "steps/s"
-            said = result.get("error") or result.get("not_run") or f"{value_of(row, result):,.1f} {unit}"
-            if value_of(row, result):
+            said = result.get("error") or result.get("not_run")
+            if not said:
+                said = f"{figure(value_of(row, result))} {unit}"
                 said += f", {result['core_share']:.0%} of a core, checks {result['checks']}"
             say(f"{name} round {round + 1}/{rounds}, {line.label}: {said}")
     return found
@@ -521,6 +528,8 @@ def limits(to, identity, core, fresh):
 
 
 def figure(value):
+    if value == math.inf:
+        return "never"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
@@ -699,5 +708,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main()
+    except Failed as failure:
+        sys.exit(f"bench: {failure}")
     except KeyboardInterrupt:
         sys.exit("bench: stopped; the next call goes on from here")
