@@ -4,6 +4,8 @@
 
 #[path = "end_to_end/bad_input.rs"]
 mod bad_input;
+#[path = "end_to_end/bench.rs"]
+mod bench;
 #[path = "end_to_end/catalogue.rs"]
 mod catalogue;
 #[path = "end_to_end/divergence.rs"]

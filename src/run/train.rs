@@ -272,7 +272,9 @@ impl<'a> Run<'a> {
     /// Whether none was better before. Of equal ones the latest counts: it has learnt longest.
     fn evaluate(&mut self, train: &mut dyn Train) -> Result<bool> {
         let step = train.step();
+        let begun = Instant::now();
         let score = train.evaluate(&mut self.log)?;
+        self.log.scalar("time/evaluation", begun.elapsed().as_secs_f64());
         self.evaluation = Some((step, score));
         let Some(score) = score else { return Ok(false) };
         self.log.scalar("evaluation/score", score);

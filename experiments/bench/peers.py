@@ -1,0 +1,375 @@
+"""The peers' side of `make bench`: one workload a call, in a process of its own; prints one line of JSON.
+
+bench.py calls it, pinned to its core. The peers are used through their public interfaces, with one torch thread, and
+without progress bars, printed tables and event files.
+"""
+
+import argparse
+import functools
+import json
+import logging
+import os
+import struct
+import sys
+import tempfile
+import time
+import warnings
+
+import numpy as np
+
+warnings.filterwarnings("ignore")
+
+EVALUATION_EPISODES = 20
+
+
+def torch():
+    """One thread, on whichever path libtorch asks for them."""
+    import torch
+
+    torch.set_num_threads(1)
+    torch.set_num_interop_threads(1)
+    return torch
+
+
+def versions(*names):
+    from importlib.metadata import version
+
+    return {name: version(name) for name in names}
+
+
+def parameters(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def adam_steps(optimiser):
+    """Gradient steps that the optimiser itself has counted."""
+    return int(max((state["step"] for state in optimiser.state.values()), default=0))
+
+
+def episode_return(policy, envs, episodes=EVALUATION_EPISODES):
+    from stable_baselines3.common.evaluation import evaluate_policy
+
+    return float(evaluate_policy(policy, envs, n_eval_episodes=episodes, deterministic=True, warn=False)[0])
+
+
+def timed(learn, steps):
+    """Seconds and rate of `learn`."""
+    begun = time.perf_counter()
+    learn()
+    seconds = time.perf_counter() - begun
+    return {"steps": steps, "seconds": seconds, "rate": steps / seconds}
+
+
+def ppo(arguments):
+    """Stable-Baselines3's PPO on CartPole-v1; its defaults but for rollouts of 256 steps and eight environments."""
+    torch()
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.env_util import make_vec_env
+
+    envs = make_vec_env("CartPole-v1", n_envs=8, seed=arguments.seed)
+    learner = PPO("MlpPolicy", envs, n_steps=256, seed=arguments.seed, device="cpu")
+    never = 1 << 30  # log_interval: nothing is printed anyway, and so nothing is put together for it
+    learner.learn(arguments.warm, log_interval=never)
+    measured = timed(
+        lambda: learner.learn(arguments.steps, log_interval=never, reset_num_timesteps=False), arguments.steps
+    )
+    checks = {
+        "parameters": parameters(learner.policy),
+        "updates": adam_steps(learner.policy.optimizer),
+        "steps": learner.num_timesteps,
+        "return": episode_return(learner, make_vec_env("CartPole-v1", n_envs=8, seed=1000 + arguments.seed)),
+    }
+    return measured | {"checks": checks, "versions": versions("stable-baselines3", "gymnasium", "torch", "numpy")}
+
+
+def demonstrations(path):
+    """The episodes of a file that `imago record` wrote, as imitation's trajectories."""
+    from imitation.data.types import Trajectory
+
+    with open(path, "rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+        data = file.read()
+
+    def array(name):
+        entry = header[name]
+        first, last = entry["data_offsets"]
+        dtype = {"F32": np.float32, "I64": np.int64}[entry["dtype"]]
+        return np.frombuffer(data[first:last], dtype).reshape(entry["shape"])
+
+    observations, actions, finals = array("observation"), array("action"), array("final_observation")
+    lengths = [episode["pairs"] for episode in json.loads(header["__metadata__"]["episodes"])]
+    ends = np.cumsum(lengths)
+    assert ends[-1] == len(actions), "a demonstration file whose parts do not agree"
+    return [
+        Trajectory(
+            obs=np.concatenate([observations[end - length : end], finals[i : i + 1]]),
+            acts=actions[end - length : end],
+            infos=None,
+            terminal=True,
+        )
+        for i, (length, end) in enumerate(zip(lengths, ends))
+    ]
+
+
+def gail_trainer(arguments):
+    """GAIL as in imitation's first example. Its RolloutInfoWrapper is left out: training does not need it."""
+    torch()
+    logging.disable(logging.WARNING)
+    from imitation.algorithms.adversarial.gail import GAIL
+    from imitation.rewards.reward_nets import BasicRewardNet
+    from imitation.util import logger
+    from imitation.util.networks import RunningNorm
+    from imitation.util.util import make_vec_env
+    from stable_baselines3 import PPO
+
+    def make(seed):
+        return make_vec_env("seals:seals/CartPole-v0", rng=np.random.default_rng(seed), n_envs=8)
+
+    envs = make(arguments.seed)
+    learner = PPO(
+        "MlpPolicy",
+        envs,
+        batch_size=64,
+        ent_coef=0.0,
+        learning_rate=4e-4,
+        gamma=0.95,
+        n_epochs=5,
+        seed=arguments.seed,
+        device="cpu",
+    )
+    trainer = GAIL(
+        demonstrations=demonstrations(arguments.demos),
+        demo_batch_size=1024,
+        gen_replay_buffer_capacity=512,
+        n_disc_updates_per_round=8,
+        venv=envs,
+        gen_algo=learner,
+        reward_net=BasicRewardNet(
+            envs.observation_space, envs.action_space, normalize_input_layer=RunningNorm
+        ),
+        custom_logger=logger.configure(tempfile.mkdtemp(), format_strs=[]),
+    )
+    return trainer, make(1000 + arguments.seed)
+
+
+def gail_checks(trainer):
+    return {
+        "parameters": parameters(trainer.gen_algo.policy),
+        "updates": adam_steps(trainer.gen_algo.policy.optimizer),
+        "discriminator_parameters": parameters(trainer._reward_net),
+        "discriminator_updates": adam_steps(trainer._disc_opt),
+        "steps": trainer.gen_algo.num_timesteps,
+    }
+
+
+GAIL_VERSIONS = ("imitation", "stable-baselines3", "seals", "gymnasium", "torch", "numpy")
+
+
+def gail(arguments):
+    """Speed of imitation's GAIL on seals/CartPole-v0."""
+    trainer, evaluation = gail_trainer(arguments)
+    trainer.train(arguments.warm)
+    measured = timed(lambda: trainer.train(arguments.steps), arguments.steps)
+    checks = gail_checks(trainer) | {"return": episode_return(trainer.policy, evaluation)}
+    return measured | {"checks": checks, "versions": versions(*GAIL_VERSIONS)}
+
+
+class Held(Exception):
+    """Two evaluations in a row were good enough."""
+
+
+def hold(arguments):
+    """imitation's GAIL until its return holds: evaluated after every round, evaluations not timed."""
+    trainer, evaluation = gail_trainer(arguments)
+    curve, evaluating = [], 0.0
+    begun = time.perf_counter()
+
+    def after_round(_):
+        nonlocal evaluating
+        stopped = time.perf_counter()
+        value = episode_return(trainer.policy, evaluation)
+        curve.append((trainer.gen_algo.num_timesteps, stopped - begun - evaluating, value))
+        evaluating += time.perf_counter() - stopped
+        print(f"{curve[-1][0]} steps, {curve[-1][1]:.1f} s: return {value:.1f}", file=sys.stderr)
+        if len(curve) > 1 and min(curve[-1][2], curve[-2][2]) >= arguments.target:
+            raise Held
+
+    try:
+        trainer.train(arguments.steps, callback=after_round)
+    except Held:
+        pass
+    checks = gail_checks(trainer) | {"return": curve[-1][2]}
+    return {"curve": curve, "checks": checks, "versions": versions(*GAIL_VERSIONS)}
+
+
+def pixel_policy(torch):
+    """The torso of the recipe as a features extractor; nothing between it and the heads."""
+    from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+
+    class Torso(BaseFeaturesExtractor):
+        def __init__(self, observation_space):
+            super().__init__(observation_space, 256)
+            layers, channels = [], observation_space.shape[0]
+            for _ in range(4):
+                layers += [torch.nn.Conv2d(channels, 32, 3, 2, 1), torch.nn.ELU()]
+                channels = 32
+            layers += [torch.nn.Flatten(), torch.nn.Linear(32 * 3 * 3, 256), torch.nn.ELU()]
+            self.layers = torch.nn.Sequential(*layers)
+
+        def forward(self, observation):
+            return self.layers(observation)
+
+    return {"features_extractor_class": Torso, "net_arch": []}
+
+
+def frame_pool(path, count, seed):
+    """The same environment as frame_pool.rs, eight in one, so that Python's loop over environments costs nothing."""
+    from gymnasium import spaces
+    from stable_baselines3.common.vec_env import VecEnv
+
+    class FramePool(VecEnv):
+        def __init__(self):
+            self.frames = np.load(path)
+            self.random = np.random.default_rng(seed)
+            box = spaces.Box(0, 255, self.frames.shape[1:], np.uint8)
+            super().__init__(count, box, spaces.Discrete(4))
+
+        def reset(self):
+            self.steps = 0
+            self.index = self.random.integers(len(self.frames), size=self.num_envs)
+            return self.frames[self.index]
+
+        def step_async(self, actions):
+            self.actions = actions
+
+        def step_wait(self):
+            reward = (self.actions == self.index % 4).astype(np.float32)
+            self.index = (self.index + 1) % len(self.frames)
+            self.steps += 1
+            observations = self.frames[self.index]
+            infos = [{} for _ in range(self.num_envs)]
+            over = self.steps == 525
+            if over:
+                for info, last in zip(infos, observations):
+                    info.update({"terminal_observation": last, "TimeLimit.truncated": True})
+                observations = self.reset()
+            return observations, reward, np.full(self.num_envs, over), infos
+
+        def close(self):
+            pass
+
+        def get_attr(self, name, indices=None):
+            return [getattr(self, name)] * self.num_envs
+
+        def set_attr(self, name, value, indices=None):
+            raise NotImplementedError
+
+        def env_method(self, name, *arguments, indices=None, **keywords):
+            raise NotImplementedError
+
+        def env_is_wrapped(self, wrapper, indices=None):
+            return [False] * self.num_envs
+
+    return FramePool()
+
+
+def pixels(arguments):
+    """Stable-Baselines3's PPO on frames from a pool."""
+    module = torch()
+    from stable_baselines3 import PPO
+
+    learner = PPO(
+        "CnnPolicy",
+        frame_pool(arguments.frames, 8, arguments.seed),
+        n_steps=128,
+        batch_size=256,
+        n_epochs=4,
+        policy_kwargs=pixel_policy(module),
+        seed=arguments.seed,
+        device="cpu",
+    )
+    never = 1 << 30
+    learner.learn(arguments.warm, log_interval=never)
+    measured = timed(
+        lambda: learner.learn(arguments.steps, log_interval=never, reset_num_timesteps=False), arguments.steps
+    )
+    checks = {
+        "parameters": parameters(learner.policy),
+        "updates": adam_steps(learner.policy.optimizer),
+        "steps": learner.num_timesteps,
+        "return": episode_return(learner, frame_pool(arguments.frames, 4, 1000 + arguments.seed), 4),
+    }
+    return measured | {"checks": checks, "versions": versions("stable-baselines3", "gymnasium", "torch", "numpy")}
+
+
+def env(arguments):
+    """Gymnasium's CartPole with actions drawn before, in the three ways that its users step it."""
+    import gymnasium
+
+    draw = np.random.default_rng(arguments.seed)
+    if arguments.how in ("make", "make_unchecked"):
+        cartpole = gymnasium.make("CartPole-v1", disable_env_checker=arguments.how == "make_unchecked")
+        actions = draw.integers(2, size=1 << 16).tolist()
+        cartpole.reset(seed=arguments.seed)
+
+        def run(steps):
+            ended = 0
+            for i in range(steps):
+                _, _, terminated, truncated, _ = cartpole.step(actions[i & 0xFFFF])
+                if terminated or truncated:
+                    cartpole.reset()
+                    ended += 1
+            return steps, ended
+
+    else:
+        if arguments.how == "sync":
+            from gymnasium.vector import SyncVectorEnv
+
+            one = functools.partial(gymnasium.make, "CartPole-v1")
+            group = SyncVectorEnv([one] * 64)
+        else:
+            from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
+
+            group = CartPoleVectorEnv(num_envs=64)
+        actions = draw.integers(2, size=(1024, 64))
+        group.reset(seed=arguments.seed)
+
+        def run(steps):
+            ended, rows = 0, -(-steps // 64)
+            for i in range(rows):
+                _, _, terminated, truncated, _ = group.step(actions[i & 1023])
+                ended += int(np.count_nonzero(terminated | truncated))
+            return rows * 64, ended
+
+    run(arguments.warm)
+    begun = time.perf_counter()
+    steps, ended = run(arguments.steps)
+    seconds = time.perf_counter() - begun
+    return {
+        "steps": steps,
+        "seconds": seconds,
+        "rate": steps / seconds,
+        "checks": {"episode_length": steps / max(ended, 1)},
+        "versions": versions("gymnasium", "numpy"),
+    }
+
+
+def main():
+    workloads = {f.__name__: f for f in (ppo, gail, hold, env, pixels)}
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("workload", choices=workloads)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--warm", type=int, default=0, help="steps before the clock starts")
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--demos", help="a file that `imago record` wrote")
+    parser.add_argument("--target", type=float, help="the return to hold")
+    parser.add_argument("--frames", help="an .npy file, bytes [frames, 4, 42, 42]")
+    parser.add_argument("--how", choices=("make", "make_unchecked", "sync", "vector"))
+    arguments = parser.parse_args()
+    result = workloads[arguments.workload](arguments)
+    print(json.dumps(result | {"affinity": sorted(os.sched_getaffinity(0))}))
+
+
+if __name__ == "__main__":
+    main()
