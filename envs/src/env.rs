@@ -1,6 +1,7 @@
 //! The two traits every environment meets: [`Env`], one of them, and [`VecEnv`], a group stepped together.
 
 use crate::error::{Error, Result};
+use crate::frame::Frame;
 use crate::space::{Leaf, LeafBuf, LeafMut, Space};
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +54,14 @@ pub trait Env: Send {
     fn reset(&mut self, seed: u64, observation: LeafMut) -> Result<()>;
     /// Takes `action`, writes the observation that follows. After an end the caller resets.
     fn step(&mut self, action: Leaf, observation: LeafMut) -> Result<Step>;
+    /// A picture of this moment for people, or `None` where the environment has none. Changes nothing that an
+    /// episode depends on.
+    ///
+    /// # Errors
+    /// A picture that should be there and cannot be drawn.
+    fn render(&mut self) -> Result<Option<Frame>> {
+        Ok(None)
+    }
     /// Everything that distinguishes this moment, or `None` where the environment cannot say: a resumed run
     /// then starts a new episode there.
     fn save(&self) -> Option<Vec<u8>> {
@@ -83,6 +92,10 @@ impl<E: Env + ?Sized> Env for Box<E> {
 
     fn step(&mut self, action: Leaf, observation: LeafMut) -> Result<Step> {
         (**self).step(action, observation)
+    }
+
+    fn render(&mut self) -> Result<Option<Frame>> {
+        (**self).render()
     }
 
     fn save(&self) -> Option<Vec<u8>> {

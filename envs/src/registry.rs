@@ -2,7 +2,7 @@
 
 use crate::env::{Each, Env, EnvSpec, VecEnv};
 use crate::error::{Error, Result};
-use crate::{CartPole, Gymnasium, Pendulum, SealsCartPole, TimeLimit};
+use crate::{CartPole, Gymnasium, Pendulum, Rooms, SealsCartPole, TimeLimit};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use toml::Table;
@@ -26,8 +26,8 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// The native environments: `CartPole-v1` (500 steps), `Pendulum-v1` (200), `seals/CartPole-v0` (always
-    /// 500).
+    /// The native environments: `CartPole-v1` (500 steps), `Pendulum-v1` (200), `Rooms-v0` (525),
+    /// `seals/CartPole-v0` (always 500).
     pub fn builtin() -> Self {
         let mut registry = Self::default();
         registry.register(
@@ -41,6 +41,12 @@ impl Registry {
             "swing a pendulum up with a weak motor; Gymnasium's dynamics; 200 steps",
             Some(200),
             Pendulum::from_args,
+        );
+        registry.register(
+            Rooms::ID,
+            "find the armour in nine rooms, from pixels; laid out like VizDoom's MyWayHome; at most 525 steps",
+            Some(Rooms::LIMIT),
+            Rooms::from_args,
         );
         registry.register(
             SealsCartPole::ID,

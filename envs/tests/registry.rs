@@ -18,7 +18,7 @@ fn refusal(id: &str, args: &str, time_limit: Option<u32>) -> String {
 fn lists_what_it_has() {
     let registry = Registry::builtin();
     let ids: Vec<_> = registry.ids().map(|(id, _)| id).collect();
-    assert_eq!(ids, ["CartPole-v1", "Pendulum-v1", "seals/CartPole-v0"]);
+    assert_eq!(ids, ["CartPole-v1", "Pendulum-v1", "Rooms-v0", "seals/CartPole-v0"]);
     assert!(registry.ids().all(|(_, description)| !description.is_empty()));
 }
 
