@@ -20,5 +20,7 @@ mod resume;
 mod round_trip;
 #[path = "end_to_end/tensorboard.rs"]
 mod tensorboard;
+#[path = "end_to_end/watch.rs"]
+mod watch;
 #[path = "end_to_end/workers.rs"]
 mod workers;

@@ -24,6 +24,32 @@ impl Frame {
         }
     }
 
+    /// Draws a line with round ends and smooth edges. Coordinates and `width` in pixels, `(0, 0)` being the upper
+    /// left corner; what lies outside is left out.
+    pub fn line(&mut self, from: [f64; 2], to: [f64; 2], width: f64, colour: [u8; 3]) {
+        let along = [to[0] - from[0], to[1] - from[1]];
+        let squared = along[0] * along[0] + along[1] * along[1];
+        let reach = width / 2.0 + 1.0;
+        let [columns, rows] = [(0, self.width), (1, self.height)].map(|(axis, size)| {
+            let (low, high) = (from[axis].min(to[axis]) - reach, from[axis].max(to[axis]) + reach);
+            low.max(0.0) as usize..(high.max(0.0).ceil() as usize).min(size)
+        });
+        for y in rows {
+            for x in columns.clone() {
+                let place = [x as f64 + 0.5 - from[0], y as f64 + 0.5 - from[1]];
+                // The nearest point of the line is this share of it away from its beginning.
+                let dot = place[0] * along[0] + place[1] * along[1];
+                let share = if squared > 0.0 { (dot / squared).clamp(0.0, 1.0) } else { 0.0 };
+                let distance = (place[0] - share * along[0]).hypot(place[1] - share * along[1]);
+                let cover = (width / 2.0 + 0.5 - distance).clamp(0.0, 1.0);
+                let pixel = &mut self.pixels[y * self.width + x];
+                for (old, new) in pixel.iter_mut().zip(colour) {
+                    *old = (f64::from(*old) + (f64::from(new) - f64::from(*old)) * cover).round() as u8;
+                }
+            }
+        }
+    }
+
     /// The image in another size, each pixel the mean of the area it covers.
     ///
     /// # Panics
@@ -59,6 +85,24 @@ impl Frame {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_cover_what_they_should() {
+        let mut image = Frame::filled(8, 6, [0; 3]);
+        // Two pixels wide, on the border of rows 2 and 3.
+        image.line([2.0, 3.0], [6.0, 3.0], 2.0, [200, 100, 50]);
+        let row = |y: usize| image.pixels[y * 8..][..8].to_vec();
+        for y in [2, 3] {
+            assert_eq!(row(y)[2..6], [[200, 100, 50]; 4]);
+            assert_eq!(row(y)[0], [0; 3]);
+        }
+        assert_eq!(row(0), [[0; 3]; 8]);
+        assert_eq!(row(5), [[0; 3]; 8]);
+        // Outside nothing is drawn, and nothing breaks.
+        let before = image.clone();
+        image.line([-50.0, -9.0], [-20.0, 90.0], 4.0, [255; 3]);
+        assert_eq!(image, before);
+    }
 
     #[test]
     fn smaller_images_are_means_and_larger_ones_repeat() {

@@ -111,6 +111,16 @@ impl Registry {
         (entry.one)(&spec.args, spec.time_limit.or(entry.time_limit))
     }
 
+    /// One environment whose pictures are wanted: Gymnasium's are told so when they are made, and may be slower
+    /// for it.
+    pub fn make_rendering(&self, spec: &EnvSpec) -> Result<Box<dyn Env>> {
+        let mut spec = spec.clone();
+        if spec.id.starts_with(Gymnasium::PREFIX) {
+            spec.args.insert("render_mode".into(), "rgb_array".into());
+        }
+        self.make(&spec)
+    }
+
     /// `count` environments of a kind, stepped one after another without a virtual call between them.
     pub fn make_group(&self, spec: &EnvSpec, count: usize) -> Result<Box<dyn VecEnv>> {
         check_limit(spec)?;

@@ -3,6 +3,7 @@
 mod assemble;
 mod catalogue;
 mod commands;
+mod gif_file;
 mod nearest;
 mod plot;
 mod problem;
@@ -10,5 +11,6 @@ mod program;
 mod recipe;
 mod runs;
 mod strict;
+mod terminal;
 
 pub use program::{Program, SignalContext};

@@ -10,12 +10,23 @@ const RECIPES: [&str; 6] =
 fn help_tells_every_command_and_exit_code() {
     let place = Place::new();
     let help = place.ok("--help").stdout;
-    for word in
-        ["train", "eval", "record", "demos", "recipes", "envs", "demo", "watch", "--set", "--json", "Exit codes: 0"]
-    {
+    for word in [
+        "train",
+        "eval",
+        "record",
+        "demos",
+        "recipes",
+        "envs",
+        "demo",
+        "watch",
+        "--set",
+        "--json",
+        "Exit codes: 0",
+    ] {
         assert!(help.contains(word), "{word} is missing in {help}");
     }
-    for command in ["train", "eval", "record", "demos", "demos subsample", "recipes", "envs", "watch", "demo"] {
+    for command in ["train", "eval", "record", "demos", "demos subsample", "recipes", "envs", "watch", "demo"]
+    {
         assert!(place.ok(&format!("{command} --help")).stdout.contains("Usage: imago"), "{command}");
     }
     assert!(place.ok("--version").stdout.starts_with("imago 0."));
