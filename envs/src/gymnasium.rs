@@ -291,7 +291,8 @@ impl Gymnasium {
     /// What `env.render()` gave, as an image.
     fn picture(&self, py: Python) -> PyResult<std::result::Result<Frame, String>> {
         let picture = self.env.call_method0(py, "render")?;
-        let array = self.require.bind(py).call1((picture, numpy::dtype::<u8>(py), "C_CONTIGUOUS"))?;
+        let array =
+            self.require.bind(py).call1((picture, numpy::dtype::<u8>(py), ("C_CONTIGUOUS", "ALIGNED")))?;
         let array = array.cast::<PyArrayDyn<u8>>()?.try_readonly()?;
         let &[height, width, 3] = array.shape() else {
             return Ok(Err(format!(
