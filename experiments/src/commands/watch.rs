@@ -207,8 +207,11 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
     let Show { screen, stop, problem, .. } = show;
     let mut film = match screen {
         Screen::Film(film) => Some(film),
-        // Here the terminal gets back what was on it.
-        Screen::Terminal(..) => None,
+        // It gets back what was on it, so that the result is printed there.
+        Screen::Terminal(terminal, _) => {
+            drop(terminal);
+            None
+        }
     };
     let episodes = match (result, problem) {
         (_, Some(problem)) => return Err(Problem::Failed(problem)),
