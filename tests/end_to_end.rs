@@ -26,5 +26,7 @@ mod round_trip;
 mod spaces;
 #[path = "end_to_end/tensorboard.rs"]
 mod tensorboard;
+#[path = "end_to_end/watch.rs"]
+mod watch;
 #[path = "end_to_end/workers.rs"]
 mod workers;

@@ -46,6 +46,31 @@ impl<'a> Arguments<'a> {
         }
     }
 
+    /// A number of things, a positive integer; `default` where it is not given.
+    pub fn count(&self, name: &str, default: usize) -> Result<usize> {
+        match self.table.get(name) {
+            None => Ok(default),
+            Some(Value::Integer(x)) => match usize::try_from(*x) {
+                Ok(x) if x > 0 => Ok(x),
+                _ => Err(self.refuse(name, format!("expected at least 1, found {x}"))),
+            },
+            Some(other) => Err(self.wrong_type(name, "an integer", other)),
+        }
+    }
+
+    /// One of the named values in `choices`; `default` where it is not given.
+    pub fn choice<T: Copy>(&self, name: &str, choices: &[(&str, T)], default: T) -> Result<T> {
+        let names = || choices.iter().map(|(name, _)| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
+        match self.table.get(name) {
+            None => Ok(default),
+            Some(Value::String(text)) => match choices.iter().find(|(name, _)| name == text) {
+                Some((_, value)) => Ok(*value),
+                None => Err(self.refuse(name, format!("expected one of {}, found \"{text}\"", names()))),
+            },
+            Some(other) => Err(self.wrong_type(name, &format!("one of {}", names()), other)),
+        }
+    }
+
     fn wrong_type(&self, name: &str, expected: &str, found: &Value) -> Error {
         self.refuse(name, format!("expected {expected}, found {found} ({})", found.type_str()))
     }

@@ -3,6 +3,7 @@
 use crate::arguments::Arguments;
 use crate::env::{Env, Step};
 use crate::error::Result;
+use crate::frame::Frame;
 use crate::space::{Leaf, LeafMut, Space};
 use crate::state;
 use rand::{RngExt, SeedableRng};
@@ -47,6 +48,21 @@ pub(crate) fn observe(state: &[f64; 4], mut observation: LeafMut) {
     for (to, from) in observation.f32().iter_mut().zip(state) {
         *to = *from as f32;
     }
+}
+
+/// The cart on its track with the pole, from the left limit to the right one.
+pub(crate) fn picture([x, _, theta, _]: &[f64; 4]) -> Frame {
+    const WIDTH: usize = 240;
+    const GROUND: f64 = 100.0;
+    let scale = WIDTH as f64 / (2.0 * X_LIMIT);
+    let mut frame = Frame::filled(WIDTH, 120, [248; 3]);
+    let cart = [(x + X_LIMIT) * scale, GROUND];
+    let end = [cart[0] + 2.0 * LENGTH * scale * theta.sin(), cart[1] - 2.0 * LENGTH * scale * theta.cos()];
+    frame.line([0.0, GROUND], [WIDTH as f64, GROUND], 1.0, [120; 3]);
+    frame.line([cart[0] - 10.0, GROUND], [cart[0] + 10.0, GROUND], 14.0, [52, 64, 84]);
+    frame.line(cart, end, 5.0, [214, 120, 40]);
+    frame.line(cart, cart, 4.0, [248; 3]);
+    frame
 }
 
 /// The observation space whose bounds are `±high`, rounded to 32 bits as in Gymnasium.
@@ -144,6 +160,10 @@ impl Env for CartPole {
             (true, true) => -1.0,
         };
         Ok(Step { reward, terminated, truncated: false })
+    }
+
+    fn render(&mut self) -> Result<Option<Frame>> {
+        Ok(Some(picture(&self.state)))
     }
 
     fn save(&self) -> Option<Vec<u8>> {

@@ -1,6 +1,7 @@
 //! The two traits every environment meets: [`Env`], one of them, and [`VecEnv`], a group stepped together.
 
 use crate::error::{Error, Result};
+use crate::frame::Frame;
 use crate::space::{Leaf, LeafBuf, LeafMut, Space};
 use serde::{Deserialize, Serialize};
 
@@ -77,6 +78,14 @@ pub trait Env: Send {
     fn action_mask(&self, _mask: &mut [bool]) -> bool {
         false
     }
+    /// A picture of this moment for people, or `None` where the environment has none. Changes nothing that an
+    /// episode depends on.
+    ///
+    /// # Errors
+    /// A picture that should be there and cannot be drawn.
+    fn render(&mut self) -> Result<Option<Frame>> {
+        Ok(None)
+    }
     /// Everything that distinguishes this moment, or `None` where the environment cannot say: a resumed run
     /// then starts a new episode there.
     fn save(&self) -> Option<Vec<u8>> {
@@ -111,6 +120,10 @@ impl<E: Env + ?Sized> Env for Box<E> {
 
     fn action_mask(&self, mask: &mut [bool]) -> bool {
         (**self).action_mask(mask)
+    }
+
+    fn render(&mut self) -> Result<Option<Frame>> {
+        (**self).render()
     }
 
     fn save(&self) -> Option<Vec<u8>> {

@@ -2,6 +2,7 @@
 
 use crate::env::{Env, EnvSpec, Step};
 use crate::error::{Error, Result};
+use crate::frame::Frame;
 use crate::python;
 use crate::python_space::PythonSpace;
 use crate::space::{Leaf, LeafMut, Space};
@@ -31,6 +32,8 @@ use toml::Value;
 ///   none.
 /// - `reset` passes the seed, folded to 31 bits (smaller seeds unchanged), each time.
 /// - The GIL is held inside each call and not between two.
+/// - It has pictures if the arguments say `render_mode = "rgb_array"`
+///   ([`Registry::make_rendering`](crate::Registry::make_rendering) says so).
 /// - It cannot save its state: a resumed run starts a new episode.
 ///
 /// Gymnasium's environment checker is off unless the arguments say `disable_env_checker = false`; shapes,
@@ -50,6 +53,8 @@ pub struct Gymnasium {
     masked: Option<bool>,
     /// The latest one.
     mask: Vec<bool>,
+    /// Whether it was made with `render_mode = "rgb_array"`.
+    renders: bool,
 }
 
 impl Gymnasium {
@@ -97,6 +102,7 @@ impl Gymnasium {
                 step: env.getattr("step")?.unbind(),
                 require: numpy.getattr("require")?.unbind(),
                 hstack: numpy.getattr("hstack")?.unbind(),
+                renders: spec.args.get("render_mode").and_then(Value::as_str) == Some("rgb_array"),
                 env: env.unbind(),
                 mask: vec![true; action.space.choices()],
                 masked: None,
@@ -258,6 +264,34 @@ impl Env for Gymnasium {
             mask.copy_from_slice(&self.mask);
         }
         self.masked == Some(true)
+    }
+
+    fn render(&mut self) -> Result<Option<Frame>> {
+        if !self.renders {
+            return Ok(None);
+        }
+        python::attach(|py| {
+            let picture = self.picture(py).map_err(|error| self.raised(py, "render", error))?;
+            picture.map(Some).map_err(|message| self.broken(message))
+        })
+    }
+}
+
+impl Gymnasium {
+    /// What `env.render()` gave, as an image.
+    fn picture(&self, py: Python) -> PyResult<std::result::Result<Frame, String>> {
+        let picture = self.env.call_method0(py, "render")?;
+        let array =
+            self.require.bind(py).call1((picture, numpy::dtype::<u8>(py), ("C_CONTIGUOUS", "ALIGNED")))?;
+        let array = array.cast::<PyArrayDyn<u8>>()?.try_readonly()?;
+        let &[height, width, 3] = array.shape() else {
+            return Ok(Err(format!(
+                "expected a picture of shape [height, width, 3], found {:?}",
+                array.shape()
+            )));
+        };
+        let pixels = array.as_slice()?.as_chunks().0.to_vec();
+        Ok(Ok(Frame { width, height, pixels }))
     }
 }
 

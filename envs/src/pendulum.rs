@@ -4,6 +4,7 @@ use crate::arguments::Arguments;
 use crate::cartpole::symmetric;
 use crate::env::{Env, Step};
 use crate::error::Result;
+use crate::frame::Frame;
 use crate::space::{Leaf, LeafMut, Space};
 use crate::state;
 use rand::{RngExt, SeedableRng};
@@ -90,6 +91,14 @@ impl Env for Pendulum {
         self.state = [theta + theta_dot * DT, theta_dot];
         self.observe(observation);
         Ok(Step { reward: -cost, terminated: false, truncated: false })
+    }
+
+    fn render(&mut self) -> Result<Option<Frame>> {
+        let mut frame = Frame::filled(160, 160, [248; 3]);
+        let (sin, cos) = self.state[0].sin_cos();
+        frame.line([80.0, 80.0], [80.0 - 60.0 * sin, 80.0 - 60.0 * cos], 12.0, [204, 77, 77]);
+        frame.line([80.0, 80.0], [80.0, 80.0], 5.0, [40; 3]);
+        Ok(Some(frame))
     }
 
     fn save(&self) -> Option<Vec<u8>> {

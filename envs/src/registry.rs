@@ -3,7 +3,7 @@
 use crate::env::{Each, Env, EnvSpec, VecEnv};
 use crate::error::{Error, Result};
 use crate::{
-    Acrobot, AcrobotVersion, CartPole, Gymnasium, MountainCar, MountainCarContinuous, Pendulum,
+    Acrobot, AcrobotVersion, CartPole, Gymnasium, MountainCar, MountainCarContinuous, Pendulum, Rooms,
     SealsCartPole, TimeLimit,
 };
 use std::collections::BTreeMap;
@@ -31,7 +31,7 @@ pub struct Registry {
 
 impl Registry {
     /// The native environments: every classic one of Gymnasium, in the version of today and in that of the GAIL
-    /// paper, and those of fixed length from the seals package.
+    /// paper, and those of fixed length from the seals package; and the game Rooms.
     pub fn builtin() -> Self {
         let mut registry = Self::default();
         for (version, limit, description) in [
@@ -70,6 +70,12 @@ impl Registry {
             "swing a pendulum up with a weak motor; Gymnasium's dynamics; 200 steps",
             Some(200),
             Pendulum::from_args,
+        );
+        registry.register(
+            Rooms::ID,
+            "find the armour in nine rooms, from pixels; laid out like VizDoom's MyWayHome; at most 525 steps",
+            Some(Rooms::LIMIT),
+            Rooms::from_args,
         );
         registry.register(
             SealsCartPole::ID,
@@ -145,6 +151,16 @@ impl Registry {
         }
         let entry = self.entry(&spec.id)?;
         (entry.one)(&spec.args, spec.time_limit.or(entry.time_limit))
+    }
+
+    /// One environment whose pictures are wanted: Gymnasium's are told so when they are made, and may be slower
+    /// for it.
+    pub fn make_rendering(&self, spec: &EnvSpec) -> Result<Box<dyn Env>> {
+        let mut spec = spec.clone();
+        if spec.id.starts_with(Gymnasium::PREFIX) {
+            spec.args.insert("render_mode".into(), "rgb_array".into());
+        }
+        self.make(&spec)
     }
 
     /// `count` environments of a kind, stepped one after another without a virtual call between them.

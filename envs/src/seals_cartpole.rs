@@ -1,9 +1,10 @@
 //! CartPole with a fixed horizon: `seals/CartPole-v0`, the task imitation results are reported on.
 
 use crate::arguments::Arguments;
-use crate::cartpole::{ANGLE_LIMIT, X_LIMIT, advance, initial, observe, symmetric};
+use crate::cartpole::{ANGLE_LIMIT, X_LIMIT, advance, initial, observe, picture, symmetric};
 use crate::env::{Env, Step};
 use crate::error::Result;
+use crate::frame::Frame;
 use crate::space::{Leaf, LeafMut, Space};
 use crate::state;
 use std::f64::consts::PI;
@@ -72,6 +73,10 @@ impl Env for SealsCartPole {
         let [x, _, theta, _] = self.state;
         let upright = x.abs() < X_LIMIT && theta.abs() < ANGLE_LIMIT;
         Ok(Step { reward: f64::from(upright), terminated: false, truncated: false })
+    }
+
+    fn render(&mut self) -> Result<Option<Frame>> {
+        Ok(Some(picture(&self.state)))
     }
 
     fn save(&self) -> Option<Vec<u8>> {

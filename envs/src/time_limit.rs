@@ -2,6 +2,7 @@
 
 use crate::env::{Env, Step};
 use crate::error::{Error, Result};
+use crate::frame::Frame;
 use crate::space::{Leaf, LeafMut, Space};
 
 /// Truncates episodes of `E` at a number of steps, as Gymnasium's wrapper of the same name does: at the limit
@@ -53,6 +54,10 @@ impl<E: Env> Env for TimeLimit<E> {
 
     fn action_mask(&self, mask: &mut [bool]) -> bool {
         self.env.action_mask(mask)
+    }
+
+    fn render(&mut self) -> Result<Option<Frame>> {
+        self.env.render()
     }
 
     /// Steps taken so far (u32, little-endian), then the inner state. `None` where the environment cannot say.

@@ -217,6 +217,13 @@ class Keeps(Base):
 class Seeds(Base):
     observation_space = Discrete(2**40)
     def observe(self): return self.seed_given
+class Draws(Base):
+    metadata = {"render_modes": ["rgb_array"]}
+    def __init__(self, render_mode=None, picture="colour"): self.render_mode, self.picture = render_mode, picture
+    def render(self):
+        if self.picture == "broken": raise OSError("no paint")
+        values = np.arange(24, dtype=np.uint8).reshape(2, 4, 3) + np.uint8(self.t)
+        return values[:, ::-1] if self.picture == "colour" else values[..., 0]
 class Closes(Base):
     def close(self):
         closed.append(self)
@@ -688,4 +695,34 @@ warnings.showwarning = hook
         globals.get_item("shown").unwrap().unwrap().extract().unwrap()
     });
     assert_eq!(shown, ["this one stays"]);
+}
+
+#[test]
+fn pictures_come_from_those_who_are_asked_for_them() {
+    let spec = test_spec("Draws");
+    let registry = Registry::builtin();
+    let mut env = Single::new(registry.make_rendering(&spec).unwrap());
+    env.reset(0).unwrap();
+    env.step(Leaf::I64(&[1])).unwrap();
+    let frame = env.env.render().unwrap().unwrap();
+    assert_eq!((frame.width, frame.height), (4, 2));
+    // Mirrored, and one step on: pixel (0, 0) holds 9, 10, 11 and 1.
+    assert_eq!(frame.pixels[..2], [[10, 11, 12], [7, 8, 9]]);
+    assert_eq!(frame.pixels[4], [22, 23, 24]);
+
+    let mut silent = Single::new(registry.make(&spec).unwrap());
+    silent.reset(0).unwrap();
+    assert!(silent.env.render().unwrap().is_none(), "a picture that nobody asked for");
+
+    for (picture, words) in [
+        ("grey", "expected a picture of shape [height, width, 3], found [2, 4]"),
+        ("broken", "render: Python raised OSError: no paint"),
+    ] {
+        let mut spec = spec.clone();
+        spec.args.insert("picture".into(), picture.into());
+        let mut env = Single::new(registry.make_rendering(&spec).unwrap());
+        env.reset(0).unwrap();
+        let message = env.env.render().unwrap_err().to_string();
+        assert!(message.contains(words), "{message}");
+    }
 }

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use imago_envs::{
-    Acrobot, AcrobotVersion, CartPole, Dtype, Env, LeafBuf, LeafMut, MountainCar, MountainCarContinuous,
-    Pendulum, SealsCartPole, Space, TimeLimit,
+    Acrobot, AcrobotVersion, CartPole, Dtype, Env, EnvSpec, Frame, LeafBuf, LeafMut, MountainCar,
+    MountainCarContinuous, Pendulum, Registry, SealsCartPole, Space, TimeLimit,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -145,6 +145,24 @@ proptest! {
                 prop_assert_eq!(env.save().unwrap(), bytes.clone());
             }
         }
+    }
+}
+
+#[test]
+fn classic_environments_draw_their_state() {
+    for id in ["CartPole-v1", "seals/CartPole-v0", "Pendulum-v1"] {
+        let mut env = Registry::builtin().make(&EnvSpec::new(id)).unwrap();
+        let mut observation = LeafBuf::zeros(env.observation_space(), 1);
+        let mut pictures: Vec<Frame> = (0..2)
+            .map(|seed| {
+                env.reset(seed, observation.leaf_mut()).unwrap();
+                env.render().unwrap().unwrap()
+            })
+            .collect();
+        assert_eq!(pictures[0].pixels.len(), pictures[0].width * pictures[0].height, "{id}");
+        assert_ne!(pictures[0], pictures[1], "{id}");
+        env.reset(1, observation.leaf_mut()).unwrap();
+        assert_eq!(pictures.pop(), env.render().unwrap(), "{id}");
     }
 }
 

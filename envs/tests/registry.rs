@@ -26,6 +26,7 @@ fn lists_what_it_has() {
         "MountainCar-v0",
         "MountainCarContinuous-v0",
         "Pendulum-v1",
+        "Rooms-v0",
         "seals/CartPole-v0",
         "seals/MountainCar-v0",
     ];

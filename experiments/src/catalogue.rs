@@ -4,11 +4,13 @@ use crate::nearest::nearest;
 use anyhow::{Result, bail};
 
 /// Built-in recipes: name and text.
-pub const RECIPES: [(&str, &str); 4] = [
+pub const RECIPES: [(&str, &str); 6] = [
     ("bc/cartpole", include_str!("../recipes/bc/cartpole.toml")),
     ("gail/cartpole", include_str!("../recipes/gail/cartpole.toml")),
     ("ppo/cartpole", include_str!("../recipes/ppo/cartpole.toml")),
     ("ppo/pendulum", include_str!("../recipes/ppo/pendulum.toml")),
+    ("ppo/rooms-dense", include_str!("../recipes/ppo/rooms-dense.toml")),
+    ("ppo/rooms-sparse", include_str!("../recipes/ppo/rooms-sparse.toml")),
 ];
 
 /// Built-in demonstrations, as `builtin:NAME` in recipes: ten episodes of the expert that

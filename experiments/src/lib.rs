@@ -4,6 +4,7 @@ mod assemble;
 mod catalogue;
 mod commands;
 mod first_look;
+mod gif_file;
 mod nearest;
 mod plot;
 mod problem;
@@ -11,5 +12,6 @@ mod program;
 mod recipe;
 mod runs;
 mod strict;
+mod terminal;
 
 pub use program::{Program, SignalContext};

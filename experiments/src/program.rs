@@ -1,6 +1,6 @@
 //! The program: its commands, and what a user's own binary registers with it.
 
-use crate::commands::{demo, demos, envs, eval, recipes, record, train};
+use crate::commands::{demo, demos, envs, eval, recipes, record, train, watch};
 use crate::problem::{self, Outcome, conclude};
 use crate::recipe;
 use anyhow::{Result, anyhow, ensure};
@@ -120,6 +120,7 @@ impl Program {
             Command::Train(arguments) => train::run(self, arguments, shared),
             Command::Eval(arguments) => eval::run(self, arguments, shared),
             Command::Record(arguments) => record::run(self, arguments, shared),
+            Command::Watch(arguments) => watch::run(self, arguments, shared),
             Command::Demos(arguments) => demos::run(arguments, shared),
             Command::Recipes(arguments) => recipes::run(arguments, shared),
             Command::Envs(arguments) => envs::run(self, arguments, shared),
@@ -150,12 +151,12 @@ impl Cli {
     fn check_flags(&self) -> Result<()> {
         let (training, acting) = match self.command {
             Command::Train(_) => (true, true),
-            Command::Eval(_) | Command::Record(_) => (false, true),
+            Command::Eval(_) | Command::Watch(_) | Command::Record(_) => (false, true),
             _ => (false, false),
         };
         ensure!(training || self.shared.sets.is_empty(), "--set changes recipes: it goes with `imago train`");
         ensure!(training || self.shared.threads.is_none(), "--threads goes with `imago train`");
-        ensure!(acting || self.shared.seed.is_none(), "--seed goes with train, eval and record");
+        ensure!(acting || self.shared.seed.is_none(), "--seed goes with train, eval, watch and record");
         Ok(())
     }
 }
@@ -189,6 +190,8 @@ enum Command {
     Train(train::Arguments),
     /// Measure a run's return on fresh episodes.
     Eval(eval::Arguments),
+    /// Watch a run's policy in the terminal, or film it.
+    Watch(watch::Arguments),
     /// Record demonstrations with a run's policy, or with a random one.
     Record(record::Arguments),
     /// Look into demonstration files and take parts of them.

@@ -8,7 +8,7 @@ use imago::nn::ActorCritic;
 use imago::rollout::{Actor, Episode, run_episodes};
 use imago::run::{Checkpoints, Directory};
 use imago_agents::mean_std;
-use imago_envs::EnvSpec;
+use imago_envs::{EnvSpec, Space};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -79,6 +79,15 @@ impl Score {
     }
 }
 
+/// Refuses a policy that was trained on other spaces than these.
+pub fn check_fits(actor: &Actor, observation: &Space, action: &Space) -> Result<()> {
+    if let Actor::Policy { policy, .. } = actor {
+        policy.spec.observation.check_fits("the policy's and the environment's observations", observation)?;
+        policy.spec.action.check_fits("the policy's and the environment's actions", action)?;
+    }
+    Ok(())
+}
+
 /// Episodes of fresh seeds, never those that chose the best checkpoint.
 pub fn fresh_episodes(
     program: &Program,
@@ -90,13 +99,7 @@ pub fn fresh_episodes(
     record: bool,
 ) -> Result<Vec<Episode>> {
     let mut group = assemble::evaluation_group(program, env, count)?;
-    if let Actor::Policy { policy, .. } = actor {
-        policy
-            .spec
-            .observation
-            .check_fits("the policy's and the environment's observations", group.observation_space())?;
-        policy.spec.action.check_fits("the policy's and the environment's actions", group.action_space())?;
-    }
+    check_fits(actor, group.observation_space(), group.action_space())?;
     Ok(run_episodes(group.as_mut(), actor, count, seed, purpose, record)?)
 }
 

@@ -3,18 +3,30 @@
 use crate::program::Place;
 use std::time::Instant;
 
-const RECIPES: [&str; 4] = ["bc/cartpole", "gail/cartpole", "ppo/cartpole", "ppo/pendulum"];
+const RECIPES: [&str; 6] =
+    ["bc/cartpole", "gail/cartpole", "ppo/cartpole", "ppo/pendulum", "ppo/rooms-dense", "ppo/rooms-sparse"];
 
 #[test]
 fn help_tells_every_command_and_exit_code() {
     let place = Place::new();
     let help = place.ok("--help").stdout;
-    for word in
-        ["train", "eval", "record", "demos", "recipes", "envs", "demo", "--set", "--json", "Exit codes: 0"]
-    {
+    for word in [
+        "train",
+        "eval",
+        "record",
+        "demos",
+        "recipes",
+        "envs",
+        "demo",
+        "watch",
+        "--set",
+        "--json",
+        "Exit codes: 0",
+    ] {
         assert!(help.contains(word), "{word} is missing in {help}");
     }
-    for command in ["train", "eval", "record", "demos", "demos subsample", "recipes", "envs", "demo"] {
+    for command in ["train", "eval", "record", "demos", "demos subsample", "recipes", "envs", "watch", "demo"]
+    {
         assert!(place.ok(&format!("{command} --help")).stdout.contains("Usage: imago"), "{command}");
     }
     assert!(place.ok("--version").stdout.starts_with("imago 0."));
@@ -49,7 +61,14 @@ fn environments_are_listed() {
     let place = Place::new();
     let listed = place.ok("envs list").stdout;
     assert_eq!(place.ok("envs").stdout, listed, "a bare noun lists");
-    for id in ["Acrobot-v0", "CartPole-v1", "MountainCarContinuous-v0", "seals/MountainCar-v0", "gym:ID"] {
+    for id in [
+        "Acrobot-v0",
+        "CartPole-v1",
+        "MountainCarContinuous-v0",
+        "Rooms-v0",
+        "seals/MountainCar-v0",
+        "gym:ID",
+    ] {
         assert!(listed.lines().any(|line| line.starts_with(id)), "{id} is missing in {listed}");
     }
     for env in place.ok("envs list --json").json().as_array().unwrap() {

@@ -7,6 +7,7 @@ pub mod eval;
 pub mod recipes;
 pub mod record;
 pub mod train;
+pub mod watch;
 
 use anyhow::{Result, ensure};
 use std::path::Path;

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 /// Policies that need no run.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Builtin {
+pub(super) enum Builtin {
     /// Uniform over the action space.
     Random,
 }
