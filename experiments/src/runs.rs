@@ -49,7 +49,7 @@ impl Loaded {
     pub fn env(&self, other: Option<&str>) -> Result<EnvSpec> {
         match (other, &self.recipe.env) {
             (Some(id), Some(env)) if id == env.id => Ok(env.clone()),
-            (Some(id), _) => Ok(EnvSpec::new(id)),
+            (Some(id), _) => Ok(EnvSpec::parse(id)?),
             (None, Some(env)) => Ok(env.clone()),
             (None, None) => anyhow::bail!("{} has no environment: name one with --env", self.path.display()),
         }

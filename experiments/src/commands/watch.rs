@@ -183,7 +183,7 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
         ),
         None => {
             let id = arguments.env.as_deref().context("--policy needs --env")?;
-            (EnvSpec::new(id), Actor::Random, 0)
+            (EnvSpec::parse(id)?, Actor::Random, 0)
         }
     };
     let seed = shared.seed.unwrap_or(seed);
