@@ -4,12 +4,14 @@ mod assemble;
 mod catalogue;
 mod commands;
 mod first_look;
+mod foreign;
 mod nearest;
 mod plot;
 mod problem;
 mod program;
 mod recipe;
 mod runs;
+mod schema;
 mod strict;
 
 pub use program::{Program, SignalContext};

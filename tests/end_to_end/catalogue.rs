@@ -9,12 +9,33 @@ const RECIPES: [&str; 4] = ["bc/cartpole", "gail/cartpole", "ppo/cartpole", "ppo
 fn help_tells_every_command_and_exit_code() {
     let place = Place::new();
     let help = place.ok("--help").stdout;
-    for word in
-        ["train", "eval", "record", "demos", "recipes", "envs", "demo", "--set", "--json", "Exit codes: 0"]
-    {
+    for word in [
+        "new",
+        "train",
+        "eval",
+        "record",
+        "demos",
+        "recipes",
+        "envs",
+        "demo",
+        "--set",
+        "--json",
+        "Exit codes: 0",
+    ] {
         assert!(help.contains(word), "{word} is missing in {help}");
     }
-    for command in ["train", "eval", "record", "demos", "demos subsample", "recipes", "envs", "demo"] {
+    for command in [
+        "new",
+        "train",
+        "eval",
+        "record",
+        "demos",
+        "demos subsample",
+        "recipes",
+        "recipes keys",
+        "envs",
+        "demo",
+    ] {
         assert!(place.ok(&format!("{command} --help")).stdout.contains("Usage: imago"), "{command}");
     }
     assert!(place.ok("--version").stdout.starts_with("imago 0."));
