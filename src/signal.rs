@@ -5,6 +5,7 @@ use crate::random::Stream;
 use crate::rollout::{Batch, Lead};
 use crate::run::{Log, State};
 use crate::{Error, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
@@ -58,7 +59,7 @@ impl RewardSignal for Extrinsic {
 }
 
 /// A value that moves linearly with the run's progress.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(from = "ScheduleForm", into = "ScheduleForm")]
 pub struct Schedule {
     /// At the first step.
@@ -68,7 +69,7 @@ pub struct Schedule {
 }
 
 /// In recipes: a number, or `{ from = 1.0, to = 0.0 }`.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum ScheduleForm {
     Constant(f64),
@@ -106,7 +107,7 @@ impl Schedule {
 }
 
 /// When a signal learns from a rollout: papers and codes differ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum When {
     /// First the signal, then the policy on the new rewards (GAIL's paper).
@@ -116,7 +117,7 @@ pub enum When {
 }
 
 /// How a signal's rewards are scaled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RewardNorm {
     /// Not at all.

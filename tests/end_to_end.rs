@@ -14,10 +14,14 @@ mod divergence;
 mod envs_check;
 #[path = "end_to_end/gymnasium.rs"]
 mod gymnasium;
+#[path = "end_to_end/new.rs"]
+mod new;
 #[path = "end_to_end/program.rs"]
 mod program;
 #[path = "end_to_end/readme.rs"]
 mod readme;
+#[path = "end_to_end/refusals.rs"]
+mod refusals;
 #[path = "end_to_end/resume.rs"]
 mod resume;
 #[path = "end_to_end/round_trip.rs"]

@@ -7,26 +7,32 @@ use crate::agent::{Evaluation, Returns};
 use imago::nn::{ActorCritic, Adam};
 use imago::run::{Log, State, Train};
 use imago::{Error, Result, Stream};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 /// Settings of [`Bc`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BcConfig {
     /// Adam's step size.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub learning_rate: f64,
     /// Pairs in a gradient step.
+    #[schemars(range(min = 1))]
     pub batch_size: usize,
     /// Factor of the entropy bonus.
     pub entropy_coefficient: f64,
     /// λ of the penalty ½ λ Σ θ².
+    #[schemars(range(min = 0))]
     pub weight_decay: f64,
     /// Share of the pairs held out to choose the best checkpoint and to stop early.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub validation_split: f64,
     /// Stop after this many evaluations without a better validation loss; 0 never stops early.
     pub patience: u64,
     /// Adam's ε.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub adam_epsilon: f64,
 }
 

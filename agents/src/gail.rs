@@ -17,13 +17,14 @@ use imago::run::{Log, State};
 use imago::signal::{Evidence, RewardSignal, Verdict};
 use imago::{Error, Result, Stream};
 use imago_envs::Space;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use crate::Demonstrations;
 
 /// From logit x of a pair to its reward.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RewardForm {
     /// softplus(x) = −log(1 − D) > 0: rewards long episodes; for tasks that end on failure.
@@ -46,7 +47,7 @@ impl RewardForm {
 }
 
 /// How the discriminator sees actions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ActionInput {
     /// As input beside the observation: choices one-hot, switches 0 and 1, numbers as they are.
@@ -56,18 +57,20 @@ pub enum ActionInput {
 }
 
 /// Settings of [`Gail`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct GailConfig {
     /// The reward's form: decides which way episode endings bias the policy.
     pub reward: RewardForm,
     /// Widths of the discriminator's hidden layers.
+    #[schemars(inner(range(min = 1, max = 65_536)))]
     pub hidden: Vec<i64>,
     /// Their non-linearity.
     pub activation: Activation,
     /// How it sees actions.
     pub action_input: ActionInput,
     /// Adam's step size.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub learning_rate: f64,
     /// Discriminator steps after each rollout.
     pub updates_per_round: usize,
@@ -78,12 +81,14 @@ pub struct GailConfig {
     /// Factor of the entropy bonus −H(σ(x)), each class weighing the same.
     pub entropy_bonus: f64,
     /// Factor of the gradient penalty; 0 is off.
+    #[schemars(range(min = 0))]
     pub gradient_penalty: f64,
     /// The gradient norm it pulls towards.
     pub gradient_penalty_target: f64,
     /// Divide every weight matrix by its largest singular value.
     pub spectral_norm: bool,
     /// Train towards 1 − ε and ε.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 0.5))]
     pub label_smoothing: f64,
     /// Standardise its inputs by their own running statistics.
     pub normalise: bool,

@@ -9,42 +9,54 @@ use imago::run::{Log, State};
 use imago::signal::{Moment, Signals, When};
 use imago::{Error, Result, Stream};
 use imago_envs::Leaf;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 /// Settings of [`Ppo`]. Defaults are Stable-Baselines3's for vector observations.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PpoConfig {
     /// Adam's step size.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub learning_rate: f64,
     /// Lower the learning rate linearly to 0 over the run.
     pub anneal_learning_rate: bool,
     /// Passes over each rollout.
+    #[schemars(range(min = 1))]
     pub epochs: usize,
     /// Transitions in a gradient step; the last one of an epoch may be smaller.
+    #[schemars(range(min = 1))]
     pub minibatch_size: usize,
     /// γ of the signals that do not set their own.
+    #[schemars(range(min = 0, max = 1))]
     pub discount: f64,
     /// λ of generalised advantage estimation.
+    #[schemars(range(min = 0, max = 1))]
     pub gae_lambda: f64,
     /// ε: probability ratios count only within 1 ± ε.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub clip: f64,
     /// Values move at most this far from the old ones in a rollout; off if absent.
+    #[schemars(extend("exclusiveMinimum" = 0, "x-default" = "off"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value_clip: Option<f64>,
     /// Factor of the entropy bonus.
     pub entropy_coefficient: f64,
     /// Factor of the value loss (V − R)², summed over value heads.
+    #[schemars(range(min = 0))]
     pub value_coefficient: f64,
     /// The global gradient norm is clipped to this.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub max_gradient_norm: f64,
     /// Standardise advantages in each minibatch.
     pub normalise_advantage: bool,
     /// Stop the epochs early when the approximate KL divergence exceeds 1.5 × this; off if absent.
+    #[schemars(extend("exclusiveMinimum" = 0, "x-default" = "off"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_kl: Option<f64>,
     /// Adam's ε.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub adam_epsilon: f64,
 }
 

@@ -3,20 +3,28 @@
 use crate::error::{Error, Result};
 use crate::frame::Frame;
 use crate::space::{Leaf, LeafBuf, LeafMut, Space};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// Which environment, with which arguments: everything that is needed to make it again elsewhere.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EnvSpec {
     /// A native name (`CartPole-v1`) or `gym:ID` for any registered Gymnasium environment.
     pub id: String,
     /// Arguments of its constructor.
     #[serde(default, skip_serializing_if = "toml::Table::is_empty")]
+    #[schemars(schema_with = "any_table", extend("x-default" = "none"))]
     pub args: toml::Table,
     /// Truncate episodes after this many steps, in place of the environment's own limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend("x-default" = "the environment's own"))]
     pub time_limit: Option<u32>,
+}
+
+/// Arguments are the environment's own affair.
+fn any_table(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object" })
 }
 
 impl EnvSpec {

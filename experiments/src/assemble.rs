@@ -6,11 +6,11 @@ use crate::recipe::{DemosConfig, LearnerConfig, Recipe, SignalConfig, SignalKind
 use anyhow::{Context, Result, bail, ensure};
 use imago::Stream;
 use imago::nn::{ActorCritic, PolicySpec};
-use imago::rollout::{Collector, CollectorSpec};
+use imago::rollout::{Collector, CollectorSpec, leaf_tensor};
 use imago::run::Train;
 use imago::signal::{Extrinsic, RewardSignal, Signals, Stacked, ValueHead};
 use imago_agents::{Agent, Bc, Demonstrations, Evaluation, Gail, Ppo};
-use imago_envs::{EnvSpec, Gymnasium, Space, VecEnv};
+use imago_envs::{EnvSpec, Gymnasium, LeafBuf, Space, VecEnv};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -43,7 +43,17 @@ pub fn demonstrations(config: &mut DemosConfig) -> Result<Demonstrations> {
             loaded
         }
     };
-    Ok(all.select(&config.selection())?)
+    let selected = all.select(&config.selection());
+    selected
+        .with_context(|| format!("{} with demos_skip, demos_episodes and demos_stride as set", config.demos))
+}
+
+/// One made-up pair, for recipes that are only checked.
+fn stand_in(env: &EnvSpec, observation: &Space, action: &Space) -> Demonstrations {
+    let zeros = |space: &Space| leaf_tensor(&LeafBuf::zeros(space, 1), space);
+    let pair =
+        Demonstrations::from_pairs(observation.clone(), action.clone(), zeros(observation), zeros(action));
+    Demonstrations { env: env.clone(), ..pair }
 }
 
 fn check_hash(config: &mut DemosConfig, path: &Path) -> Result<()> {
@@ -119,15 +129,38 @@ fn check_demonstrations(
 /// Builds what `recipe` describes; fills in the hashes of the demonstration files it uses.
 ///
 /// # Errors
-/// Unknown environments and signals, demonstrations that are damaged or do not fit: all before anything is
+/// Unknown environments and signals, demonstrations that are absent, damaged or do not fit: all before anything is
 /// written.
 pub fn trainee(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>> {
+    if let Some(missing) = recipe.missing_demonstrations().first() {
+        bail!("`{missing}`: no demonstrations yet");
+    }
+    build(program, recipe)
+}
+
+/// Checks all that [`trainee`] would, but takes a recipe whose demonstrations are still to come.
+///
+/// # Errors
+/// As for [`trainee`], except for demonstrations that no key names.
+pub fn rehearse(program: &Program, recipe: &mut Recipe) -> Result<()> {
+    build(program, recipe).map(drop)
+}
+
+fn build(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>> {
     tch::set_num_threads(recipe.run.learner_threads);
     match recipe.learner.clone() {
         LearnerConfig::Bc(mut demos, config) => {
-            let pairs = demonstrations(&mut demos)?;
-            recipe.learner = LearnerConfig::Bc(demos.clone(), config.clone());
             let evaluation = recipe.env.as_ref().map(|env| evaluation(program, recipe, env)).transpose()?;
+            let pairs = match (&evaluation, &recipe.env) {
+                (Some(evaluation), Some(env)) if demos.demos.is_empty() => {
+                    stand_in(env, evaluation.spaces().0, evaluation.spaces().1)
+                }
+                _ if demos.demos.is_empty() => {
+                    bail!("neither `env.id` nor `learner.demos` says what to learn")
+                }
+                _ => demonstrations(&mut demos)?,
+            };
+            recipe.learner = LearnerConfig::Bc(demos.clone(), config.clone());
             if let (Some(evaluation), Some(env)) = (&evaluation, &recipe.env) {
                 let (observation, action) = evaluation.spaces();
                 check_demonstrations(&pairs, &demos.demos, env, observation, action)?;
@@ -192,7 +225,10 @@ fn signal(
     match &mut recipe.signals[index].kind {
         SignalKind::Extrinsic => Ok(Box::new(Extrinsic)),
         SignalKind::Gail(demos, config) => {
-            let pairs = demonstrations(demos)?;
+            let pairs = match demos.demos.is_empty() {
+                true => stand_in(env, observation, action),
+                false => demonstrations(demos)?,
+            };
             check_demonstrations(&pairs, &demos.demos, env, observation, action)?;
             let mut rng = Stream::new(seed, "discriminator weights", index as u64, 0);
             Ok(Box::new(Gail::new(config.clone(), &pairs, rollout, &mut rng)?))

@@ -4,6 +4,7 @@ mod assemble;
 mod catalogue;
 mod commands;
 mod first_look;
+mod foreign;
 mod gif_file;
 mod nearest;
 mod plot;
@@ -11,6 +12,7 @@ mod problem;
 mod program;
 mod recipe;
 mod runs;
+mod schema;
 mod strict;
 mod terminal;
 

@@ -1,6 +1,6 @@
 //! The program: its commands, and what a user's own binary registers with it.
 
-use crate::commands::{demo, demos, envs, eval, recipes, record, train, watch};
+use crate::commands::{demo, demos, envs, eval, new, recipes, record, train, watch};
 use crate::problem::{self, Outcome, conclude};
 use crate::recipe;
 use anyhow::{Result, anyhow, ensure};
@@ -117,6 +117,7 @@ impl Program {
         let shared = &cli.shared;
         cli.check_flags()?;
         match &cli.command {
+            Command::New(arguments) => new::run(self, arguments, shared),
             Command::Train(arguments) => train::run(self, arguments, shared),
             Command::Eval(arguments) => eval::run(self, arguments, shared),
             Command::Record(arguments) => record::run(self, arguments, shared),
@@ -186,6 +187,8 @@ pub struct Shared {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Write a starter recipe for your own task.
+    New(new::Arguments),
     /// Train what a recipe describes.
     Train(train::Arguments),
     /// Measure a run's return on fresh episodes.
@@ -196,7 +199,7 @@ enum Command {
     Record(record::Arguments),
     /// Look into demonstration files and take parts of them.
     Demos(demos::Arguments),
-    /// List, print or copy the built-in recipes.
+    /// List, print or copy the built-in recipes; all keys of recipes.
     Recipes(recipes::Arguments),
     /// List the environments, or check one.
     Envs(envs::Arguments),

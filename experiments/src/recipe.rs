@@ -5,11 +5,12 @@
 
 use crate::nearest::nearest;
 use crate::strict::{Source, all_keys, apply_override, keys_of, kind_of, section};
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use imago::nn::{Activation, PolicySpec, TorsoKind, TorsoSpec};
 use imago::signal::{RewardNorm, Schedule, When};
 use imago_agents::{BcConfig, DemoSelection, GailConfig, PpoConfig};
 use imago_envs::{EnvSpec, Space};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
@@ -18,29 +19,37 @@ use toml::{Table, Value};
 pub const BUILTIN_SIGNALS: [&str; 2] = ["extrinsic", "gail"];
 
 /// Version of the recipe format.
-const FORMAT: i64 = 1;
+pub const FORMAT: i64 = 1;
 
-/// `[run]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// The run: how long, from which seed, and what it writes when.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RunConfig {
     /// Everything random derives from it.
     pub seed: u64,
-    /// Length of the run in steps: decisions of single environments, or optimiser steps of behaviour cloning.
+    /// Length of the run in steps: decisions of single environments, or optimiser steps of behaviour cloning. A run
+    /// ends with its rollout, so it may take up to one rollout (envs × steps) more.
+    #[schemars(range(min = 1))]
     pub total_steps: u64,
     /// Evaluate each time this many steps have passed, and at the end; 0 only then.
     pub eval_every: u64,
     /// Episodes of each evaluation.
+    #[schemars(range(min = 1))]
     pub eval_episodes: usize,
     /// Write a checkpoint each time this many steps have passed.
+    #[schemars(range(min = 1))]
     pub checkpoint_every: u64,
     /// Checkpoints kept, apart from the best.
+    #[schemars(range(min = 1))]
     pub keep_checkpoints: usize,
     /// Write TensorBoard and `metrics.jsonl` each time this many steps have passed.
+    #[schemars(range(min = 1))]
     pub log_every: u64,
     /// Rollout threads; any number gives the same bits. 0 collects in the learner's own thread.
+    #[schemars(extend("x-default" = "one for each processor"))]
     pub workers: usize,
     /// libtorch threads of the learner. Part of the recipe since it changes the bits.
+    #[schemars(range(min = 1))]
     pub learner_threads: i32,
     /// Before the first training in an environment, and after each change of its files, see for two seconds whether
     /// it keeps its contract; refuse to train if not. Environments of this program need no check.
@@ -64,16 +73,19 @@ impl Default for RunConfig {
     }
 }
 
-/// `[rollout]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// What is collected between two updates: T steps of each of N environments.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RolloutConfig {
     /// Environments, N.
+    #[schemars(range(min = 1))]
     pub envs: usize,
     /// Steps of each between two updates, T.
+    #[schemars(range(min = 1))]
     pub steps: usize,
     /// Environments that are stepped together; the unit that workers share. It changes the bits, the number of
     /// workers does not.
+    #[schemars(range(min = 1))]
     pub group_size: usize,
 }
 
@@ -83,17 +95,18 @@ impl Default for RolloutConfig {
     }
 }
 
-/// `[policy]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// The network of the policy and of the value function.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PolicyConfig {
-    /// "mlp", "nature" or "icm".
+    /// What reads the observations.
     pub torso: TorsoKind,
-    /// Widths of the fully connected layers; what goes with the torso if absent: [64, 64], [512], [256].
+    /// Widths of the fully connected layers; after the convolutions if there are any.
+    #[schemars(inner(range(min = 1, max = 65_536)))]
     pub hidden: Option<Vec<i64>>,
-    /// After every layer; if absent tanh, relu, elu.
+    /// After every layer.
     pub activation: Option<Activation>,
-    /// One torso for policy and value; if absent not for "mlp", but for the convolutional ones.
+    /// One torso for policy and value.
     pub shared: Option<bool>,
     /// Standardise vector observations by running statistics.
     pub normalise: bool,
@@ -116,7 +129,7 @@ impl Default for PolicyConfig {
 
 impl PolicyConfig {
     /// Fills in what goes with the torso, as its paper has it.
-    fn complete(&mut self) {
+    pub fn complete(&mut self) {
         let (hidden, activation, shared) = match self.torso {
             TorsoKind::Mlp => (vec![64, 64], Activation::Tanh, false),
             TorsoKind::Nature => (vec![512], Activation::Relu, true),
@@ -149,20 +162,23 @@ impl PolicyConfig {
 }
 
 /// Where demonstrations come from: keys of `[signal.gail]`, and of `[learner]` for behaviour cloning.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DemosConfig {
-    /// A file, relative to the recipe, or `builtin:NAME`.
+    /// A file, relative to the recipe, or `builtin:NAME`. Training needs one; a dry run does not.
     pub demos: String,
     /// Checksum of the file; a resolved recipe holds it, another file is then refused.
+    #[schemars(extend("x-default" = "that of the file"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub demos_hash: Option<String>,
     /// Leave out this many episodes first.
     pub demos_skip: usize,
     /// Use this many episodes; all if absent.
+    #[schemars(range(min = 1), extend("x-default" = "all"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub demos_episodes: Option<usize>,
     /// Use every k-th pair of each.
+    #[schemars(range(min = 1), extend("x-default" = "1"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub demos_stride: Option<usize>,
 }
@@ -187,23 +203,25 @@ pub enum LearnerConfig {
     Bc(DemosConfig, BcConfig),
 }
 
-/// What every `[signal.NAME]` has.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// A reward signal under a name of your choice; any number of them. Every kind has these keys.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StackConfig {
     /// Factor of its rewards: a number, or `{ from = …, to = … }` over the run.
     pub weight: Schedule,
     /// γ of its returns; the learner's if absent.
+    #[schemars(range(min = 0, max = 1), extend("x-default" = "learner.discount"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub discount: Option<f64>,
     /// Its returns end with the episode.
     pub episodic: bool,
-    /// "none", "rewards" or "returns": what its rewards are divided by the standard deviation of.
+    /// What its rewards are divided by.
     pub reward_norm: RewardNorm,
     /// Scaled rewards are clipped to ± this; off if absent.
+    #[schemars(extend("exclusiveMinimum" = 0, "x-default" = "off"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reward_clip: Option<f64>,
-    /// "before_reward" or "after_policy": when it learns from a rollout.
+    /// When it learns from a rollout.
     pub update: When,
 }
 
@@ -242,14 +260,16 @@ pub struct SignalConfig {
     pub kind: SignalKind,
 }
 
-/// `[eval]`: what scaled scores are measured against.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// What scaled scores are measured against.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvalConfig {
     /// Score 0; measured if absent and needed.
+    #[schemars(extend("x-default" = "measured"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub random_return: Option<f64>,
     /// Score 1; the demonstrations' mean return if absent.
+    #[schemars(extend("x-default" = "that of the demonstrations"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expert_return: Option<f64>,
 }
@@ -275,7 +295,6 @@ pub struct Recipe {
 
 /// More would be a slip of the keyboard, and end in an allocation that cannot be met.
 const MAX_ROLLOUT: usize = 100_000_000;
-const MAX_WIDTH: i64 = 65_536;
 
 /// Path of the first number in `value` that is NaN or infinite.
 fn first_non_finite(path: &str, value: &Value) -> Option<String> {
@@ -304,12 +323,11 @@ impl Recipe {
         demos: Option<&Path>,
         registered: &[&str],
     ) -> Result<Self> {
-        let mut root: Table = toml::from_str(text)
-            .map_err(|error| anyhow!("{name} is not valid TOML: {}", error.to_string().trim()))?;
+        let source = Source { name, text, overrides };
+        let mut root = source.parse()?;
         for set in overrides {
             apply_override(&mut root, set)?;
         }
-        let source = Source { name, text, overrides };
         let sections = ["format", "run", "env", "rollout", "policy", "learner", "signal", "eval"];
         source.check_keys("", &root, &sections.map(String::from))?;
         match root.get("format") {
@@ -406,56 +424,23 @@ impl Recipe {
         Ok(SignalConfig { name: name.into(), stack: source.read(&path, table)?, kind })
     }
 
+    /// What no single key can tell; ranges of single keys are part of their schema.
     fn validate(&self, source: &Source) -> Result<()> {
         let check = |ok: bool, path: &str, rule: &str| {
             ensure!(ok, "{}: {rule}", source.place(path));
             Ok(())
         };
-        check(self.run.total_steps > 0, "run.total_steps", "must be at least 1")?;
-        check(self.run.eval_episodes > 0, "run.eval_episodes", "must be at least 1")?;
-        check(self.run.checkpoint_every > 0, "run.checkpoint_every", "must be at least 1")?;
-        check(self.run.keep_checkpoints > 0, "run.keep_checkpoints", "must be at least 1")?;
-        check(self.run.log_every > 0, "run.log_every", "must be at least 1")?;
-        check(self.run.learner_threads > 0, "run.learner_threads", "must be at least 1")?;
-        check(i64::try_from(self.run.seed).is_ok(), "run.seed", "must fit in 63 bits")?;
-        check(self.rollout.envs > 0, "rollout.envs", "must be at least 1")?;
-        check(self.rollout.steps > 0, "rollout.steps", "must be at least 1")?;
-        check(self.rollout.group_size > 0, "rollout.group_size", "must be at least 1")?;
-        let widths = |hidden: &[i64]| hidden.iter().all(|width| (1..=MAX_WIDTH).contains(width));
-        let hidden = self.policy.hidden.as_deref().unwrap_or_default();
-        check(widths(hidden), "policy.hidden", "widths must lie in 1 to 65536")?;
         let rollout = self.rollout.envs.checked_mul(self.rollout.steps).filter(|&size| size <= MAX_ROLLOUT);
         check(rollout.is_some(), "rollout.steps", "envs × steps must be at most 100 million")?;
         let root: Table = toml::from_str(&self.to_toml()?)?;
         if let Some(path) = first_non_finite("", &Value::Table(root)) {
             check(false, &path, "must be a finite number")?;
         }
-        let positive = |x: f64| x.is_finite() && x > 0.0;
-        let share = |x: f64| (0.0..=1.0).contains(&x);
         match &self.learner {
-            LearnerConfig::Ppo(ppo) => {
-                check(positive(ppo.learning_rate), "learner.learning_rate", "must be above 0")?;
-                check(ppo.epochs > 0, "learner.epochs", "must be at least 1")?;
-                check(ppo.minibatch_size > 0, "learner.minibatch_size", "must be at least 1")?;
-                check(share(ppo.discount), "learner.discount", "must lie in [0, 1]")?;
-                check(share(ppo.gae_lambda), "learner.gae_lambda", "must lie in [0, 1]")?;
-                check(positive(ppo.clip), "learner.clip", "must be above 0")?;
-                check(positive(ppo.max_gradient_norm), "learner.max_gradient_norm", "must be above 0")?;
+            LearnerConfig::Ppo(_) => {
                 ensure!(self.env.is_some(), "{}: `env.id` is missing: which environment?", source.name);
             }
-            LearnerConfig::Bc(demos, bc) => {
-                check(positive(bc.learning_rate), "learner.learning_rate", "must be above 0")?;
-                check(bc.batch_size > 0, "learner.batch_size", "must be at least 1")?;
-                check(
-                    (0.0..1.0).contains(&bc.validation_split),
-                    "learner.validation_split",
-                    "must lie in [0, 1)",
-                )?;
-                check(
-                    !demos.demos.is_empty(),
-                    "learner.demos",
-                    "missing: give a file here or with --demos FILE",
-                )?;
+            LearnerConfig::Bc(_, bc) => {
                 check(self.signals.is_empty(), "signal", "behaviour cloning uses no reward signals")?;
                 check(
                     bc.patience == 0 || self.run.eval_every > 0,
@@ -465,33 +450,31 @@ impl Recipe {
             }
         }
         for signal in &self.signals {
-            let at = |key: &str| format!("signal.{}.{key}", signal.name);
-            if let Some(discount) = signal.stack.discount {
-                check(share(discount), &at("discount"), "must lie in [0, 1]")?;
-            }
-            if let SignalKind::Gail(demos, gail) = &signal.kind {
-                check(
-                    !demos.demos.is_empty(),
-                    &at("demos"),
-                    "missing: give a file here or with --demos FILE",
-                )?;
-                check(positive(gail.learning_rate), &at("learning_rate"), "must be above 0")?;
-                check(widths(&gail.hidden), &at("hidden"), "widths must lie in 1 to 65536")?;
+            if let SignalKind::Gail(_, gail) = &signal.kind {
                 let replay = gail.replay_rollouts.max(1).checked_mul(rollout.unwrap_or(1));
                 check(
                     replay.is_some_and(|size| size <= MAX_ROLLOUT),
-                    &at("replay_rollouts"),
+                    &format!("signal.{}.replay_rollouts", signal.name),
                     "the replay must hold at most 100 million transitions",
                 )?;
-                check(
-                    (0.0..0.5).contains(&gail.label_smoothing),
-                    &at("label_smoothing"),
-                    "must lie in [0, 0.5)",
-                )?;
-                check(gail.gradient_penalty >= 0.0, &at("gradient_penalty"), "must not be negative")?;
             }
         }
         Ok(())
+    }
+
+    /// Keys that must name demonstrations before anything can be trained, and do not.
+    pub fn missing_demonstrations(&self) -> Vec<String> {
+        let learner = match &self.learner {
+            LearnerConfig::Bc(demos, _) if demos.demos.is_empty() => Some("learner.demos".to_string()),
+            _ => None,
+        };
+        let signals = self.signals.iter().filter_map(|signal| match &signal.kind {
+            SignalKind::Gail(demos, _) if demos.demos.is_empty() => {
+                Some(format!("signal.{}.demos", signal.name))
+            }
+            _ => None,
+        });
+        learner.into_iter().chain(signals).collect()
     }
 
     /// Every place that names a demonstration file.
@@ -510,7 +493,7 @@ impl Recipe {
     /// Makes relative demonstration paths absolute, so that the resolved recipe works from anywhere.
     pub fn anchor(&mut self, directory: &Path) {
         for demos in self.demos_mut() {
-            if !demos.demos.starts_with("builtin:") {
+            if !demos.demos.is_empty() && !demos.demos.starts_with("builtin:") {
                 let path: PathBuf = directory.join(&demos.demos);
                 demos.demos = std::path::absolute(&path).unwrap_or(path).to_string_lossy().into_owned();
             }
@@ -563,58 +546,4 @@ impl Recipe {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    const GAIL: &str = "format = 1\n[env]\nid = \"CartPole-v1\"\n[learner]\nkind = \"ppo\"\nepochs = 4\n\n[signal.gail]\ndemos = \"a.demos\"\n";
-
-    fn refused(text: &str, overrides: &[&str]) -> String {
-        let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
-        Recipe::parse("r.toml", text, &overrides, None, &[]).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn a_resolved_recipe_reads_back_the_same() {
-        let sets = ["policy.hidden=[8, 8]".into(), "signal.gail.weight={from=1, to=0}".into()];
-        let recipe = Recipe::parse("r.toml", GAIL, &sets, None, &[]).unwrap();
-        assert_eq!(recipe.policy.hidden, Some(vec![8, 8]));
-        let again = Recipe::parse("resolved", &recipe.to_toml().unwrap(), &[], None, &[]).unwrap();
-        assert_eq!(recipe, again);
-    }
-
-    #[test]
-    fn unknown_keys_name_the_line_and_the_nearest_key() {
-        let message = refused(&GAIL.replace("epochs", "epoch"), &[]);
-        assert!(message.contains("r.toml line 6") && message.contains("did you mean `epochs`"), "{message}");
-        let message = refused(&GAIL.replace("epochs = 4", "n_steps = 4"), &[]);
-        assert!(message.contains("`rollout.steps`"), "{message}");
-        let message = refused(GAIL, &["learner.ent_coef=0.1"]);
-        assert!(
-            message.contains("--set learner.ent_coef") && message.contains("entropy_coefficient"),
-            "{message}"
-        );
-        let message = refused(&GAIL.replace("[signal.gail]", "[signal.gial]"), &[]);
-        assert!(message.contains("line 8") && message.contains("did you mean \"gail\""), "{message}");
-    }
-
-    #[test]
-    fn wrong_types_and_values_name_the_place() {
-        let message = refused(&GAIL.replace("epochs = 4", "epochs = \"four\""), &[]);
-        assert!(message.contains("line 6") && message.contains("learner.epochs"), "{message}");
-        let message = refused(GAIL, &["learner.discount=1.5"]);
-        assert!(message.contains("--set learner.discount") && message.contains("[0, 1]"), "{message}");
-        let message = refused("[learner\nkind = 1", &[]);
-        assert!(message.contains("not valid TOML") && message.contains("line 1"), "{message}");
-        let message = refused(&GAIL.replace("[env]\nid = \"CartPole-v1\"\n", ""), &[]);
-        assert!(message.contains("env.id"), "{message}");
-        let message = refused(&GAIL.replace("demos = \"a.demos\"", ""), &[]);
-        assert!(message.contains("--demos"), "{message}");
-    }
-
-    #[test]
-    fn serde_tells_its_keys() {
-        assert_eq!(keys_of::<RolloutConfig>(), ["envs", "steps", "group_size"]);
-        assert!(keys_of::<EnvSpec>().contains(&"id".into()));
-    }
-}
+mod tests;

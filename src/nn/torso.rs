@@ -4,11 +4,12 @@ use super::flat::{Flat, Init, Layout};
 use crate::memory::field_of;
 use crate::{Error, Result};
 use imago_envs::{Dtype, Field, Fields, Space};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 /// Elementwise non-linearity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
     /// tanh
@@ -91,7 +92,7 @@ impl Mlp {
 }
 
 /// Which torso, as recipes name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TorsoKind {
     /// Fully connected layers over the flattened observation.

@@ -118,8 +118,9 @@ fn random_action(space: &Space, mask: &mut Option<&[bool]>, rng: &mut Stream, mu
     }
 }
 
-/// One random action from each stream, as [`random_action`] has it.
-fn random_actions(space: &Space, mask: Option<&[bool]>, noise: &mut [Stream]) -> LeafBuf {
+/// One random action from each stream: uniform over `space`, or over what `mask` (choices of one action after those
+/// of another) allows of it; standard normal in directions without bounds.
+pub fn random_actions(space: &Space, mask: Option<&[bool]>, noise: &mut [Stream]) -> LeafBuf {
     let mut actions = LeafBuf::zeros(space, noise.len());
     let (size, choices) = (space.len(), space.choices());
     for (i, rng) in noise.iter_mut().enumerate() {

@@ -8,4 +8,4 @@ mod episode;
 pub use advantage::{AdvantageInput, generalised_advantage};
 pub use batch::{Batch, Ends, Lead};
 pub use collect::{Collector, CollectorSpec, Finished};
-pub use episode::{Actor, Episode, Record, leaf_tensor, run_episodes};
+pub use episode::{Actor, Episode, Record, leaf_tensor, random_actions, run_episodes};

@@ -11,6 +11,7 @@ fn help_tells_every_command_and_exit_code() {
     let place = Place::new();
     let help = place.ok("--help").stdout;
     for word in [
+        "new",
         "train",
         "eval",
         "record",
@@ -25,8 +26,19 @@ fn help_tells_every_command_and_exit_code() {
     ] {
         assert!(help.contains(word), "{word} is missing in {help}");
     }
-    for command in ["train", "eval", "record", "demos", "demos subsample", "recipes", "envs", "watch", "demo"]
-    {
+    for command in [
+        "new",
+        "train",
+        "eval",
+        "record",
+        "demos",
+        "demos subsample",
+        "recipes",
+        "recipes keys",
+        "envs",
+        "watch",
+        "demo",
+    ] {
         assert!(place.ok(&format!("{command} --help")).stdout.contains("Usage: imago"), "{command}");
     }
     assert!(place.ok("--version").stdout.starts_with("imago 0."));

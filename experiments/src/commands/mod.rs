@@ -4,6 +4,7 @@ pub mod demo;
 pub mod demos;
 pub mod envs;
 pub mod eval;
+pub mod new;
 pub mod recipes;
 pub mod record;
 pub mod train;

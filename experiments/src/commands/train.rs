@@ -5,9 +5,10 @@ use crate::catalogue;
 use crate::first_look::first_look;
 use crate::problem::{Done, Outcome, failed};
 use crate::program::{Program, Shared};
-use crate::recipe::Recipe;
+use crate::recipe::{LearnerConfig, Recipe};
 use crate::runs::RUNS;
-use anyhow::{Context, Result, anyhow, ensure};
+use crate::strict;
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Args;
 use imago::Error;
 use imago::run::{Checkpoints, Directory, Outcome as RunOutcome, Session, Stop, Timetable, Which, drive};
@@ -93,15 +94,27 @@ fn find(recipe: &str) -> Result<Source> {
 }
 
 /// The recipe with flags and `--set`s applied and paths made absolute. Flags become keys, so that the resolved
-/// recipe alone repeats the run.
-fn resolve(program: &Program, arguments: &Arguments, shared: &Shared, source: &Source) -> Result<Recipe> {
+/// recipe alone repeats the run. Beside it, for a dry run, what is said of demonstrations that are still to come.
+fn resolve(
+    program: &Program,
+    arguments: &Arguments,
+    shared: &Shared,
+    source: &Source,
+) -> Result<(Recipe, Option<String>)> {
     let mut sets = shared.sets.clone();
     sets.extend(shared.seed.map(|seed| format!("run.seed={seed}")));
     sets.extend(shared.threads.map(|threads| format!("run.workers={threads}")));
     let demos = arguments.demos.as_deref();
     let mut recipe = Recipe::parse(&source.name, &source.text, &sets, demos, &program.signal_kinds())?;
+    let missing = recipe.missing_demonstrations().first().map(|missing| {
+        let place = strict::Source { name: &source.name, text: &source.text, overrides: &sets }.place(missing);
+        format!("{place}: no demonstrations yet: name a file there or give --demos FILE (`imago record` makes one)")
+    });
+    if let Some(advice) = missing.as_ref().filter(|_| !arguments.dry_run) {
+        bail!("{advice}");
+    }
     recipe.anchor(&source.directory);
-    Ok(recipe)
+    Ok((recipe, missing))
 }
 
 fn flatten(prefix: &str, value: &toml::Value, into: &mut Vec<(String, Value)>) {
@@ -124,6 +137,17 @@ fn flat(text: &str) -> Result<Vec<(String, Value)>> {
     let mut keys = Vec::new();
     flatten("", &toml::Value::Table(toml::from_str(text)?), &mut keys);
     Ok(keys)
+}
+
+/// Runs end with a rollout. Says where, if that is not where the recipe says.
+fn real_length(recipe: &Recipe) -> Option<String> {
+    let asked = recipe.run.total_steps;
+    let (envs, steps) = (recipe.rollout.envs as u64, recipe.rollout.steps as u64);
+    let real = asked.div_ceil(envs * steps) * envs * steps;
+    let collects = matches!(recipe.learner, LearnerConfig::Ppo(_));
+    (collects && real != asked).then(|| {
+        format!("run.total_steps = {asked}: the run will end at {real}, the end of a rollout of {envs} × {steps} steps")
+    })
 }
 
 /// Refuses to go on under another recipe than the run's own.
@@ -159,7 +183,7 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
         directory = Some(source.directory.clone());
     }
     let existing = directory.as_ref().filter(|path| arguments.resume && Directory::holds_run(path)).cloned();
-    let mut recipe = resolve(program, arguments, shared, &source)?;
+    let (mut recipe, missing) = resolve(program, arguments, shared, &source)?;
     if let Some(path) = &existing {
         let stored_path = path.join("recipe.toml");
         let stored = std::fs::read_to_string(&stored_path)
@@ -181,18 +205,28 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
         check_same(&stored_recipe.to_toml()?, &asked.to_toml()?, path)?;
         recipe = asked;
     }
-    let mut trainee = assemble::trainee(program, &mut recipe)?;
-    if let (true, Some(env)) = (recipe.run.check_env, &recipe.env) {
-        first_look(program, env, shared.quiet, !arguments.dry_run)?;
-    }
-    let text = recipe.to_toml()?;
+    let look = |recipe: &Recipe| match &recipe.env {
+        Some(env) if recipe.run.check_env => first_look(program, env, shared.quiet, !arguments.dry_run),
+        _ => Ok(()),
+    };
     if arguments.dry_run {
+        assemble::rehearse(program, &mut recipe)?;
+        look(&recipe)?;
         if let (None, Some(path)) = (&existing, &directory) {
             Directory::check_vacant(path)?;
         }
-        print!("{text}");
+        if let Some(advice) = missing {
+            tracing::warn!("{advice}; the rest was checked without them, training would refuse");
+        }
+        if let Some(length) = real_length(&recipe) {
+            tracing::warn!("{length}");
+        }
+        print!("{}", recipe.to_toml()?);
         return Ok(Done::Finished);
     }
+    let mut trainee = assemble::trainee(program, &mut recipe)?;
+    look(&recipe)?;
+    let text = recipe.to_toml()?;
     let directory = match (&existing, &directory) {
         (Some(path), _) => Directory::open(path)?,
         (None, Some(path)) => Directory::create(path)?,
