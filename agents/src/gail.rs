@@ -755,7 +755,8 @@ mod tests {
         fn joint() -> Space {
             Space::fields([("a", Space::discrete(2)), ("b", Space::floats(&[1], -1.0, 1.0))]).unwrap()
         }
-        let kinds: [(Space, &dyn Fn(&[[i64; 2]]) -> Tensor); 3] = [
+        type Actions<'a> = &'a dyn Fn(&[[i64; 2]]) -> Tensor;
+        let kinds: [(Space, Actions); 3] = [
             (Space::multi_discrete(&[2, 3]), &two),
             (Space::multi_binary(&[2]), &bytes),
             (joint(), &records),

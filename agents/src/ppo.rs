@@ -5,6 +5,7 @@ use crate::fused::{FusedPpo, Minibatch};
 use imago::memory::{leaf_of, slice};
 use imago::nn::{ActorCritic, Adam};
 use imago::rollout::{AdvantageInput, Batch, generalised_advantage};
+use imago::run::profile::{Phase, timed};
 use imago::run::{Log, State};
 use imago::signal::{Moment, Signals, When};
 use imago::{Error, Result, Stream};
@@ -221,13 +222,18 @@ impl Ppo {
         if let Some(field) = rollout.first_non_finite(&spec.observation, &spec.action) {
             return Err(Error::non_finite(format!("the rollout's {field}"), rollout.tensors()));
         }
-        signals.update(When::BeforeReward, &rollout, now, log)?;
-        let rewards = signals.rewards(&rollout, now.progress, log)?;
-        let rows = self.advantages(&rollout, &rewards, signals)?;
-        self.improve(&rows, now, log)?;
-        // Not before: the stored log-probabilities were computed with the old statistics.
-        self.policy.update_normaliser(&rows.observation);
-        signals.update(When::AfterPolicy, &rollout, now, log)
+        let rewards = timed(Phase::Signals, || {
+            signals.update(When::BeforeReward, &rollout, now, log)?;
+            signals.rewards(&rollout, now.progress, log)
+        })?;
+        timed(Phase::Update, || {
+            let rows = self.advantages(&rollout, &rewards, signals)?;
+            self.improve(&rows, now, log)?;
+            // Not before: the stored log-probabilities were computed with the old statistics.
+            self.policy.update_normaliser(&rows.observation);
+            Ok::<_, Error>(())
+        })?;
+        timed(Phase::Signals, || signals.update(When::AfterPolicy, &rollout, now, log))
     }
 
     /// Advantages and returns of every value head; advantages are summed, invalid rows dropped.

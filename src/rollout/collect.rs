@@ -10,6 +10,7 @@ use crate::memory::{Column, slice};
 use crate::nn::{ActorCritic, Choice, Decision, PolicySpec, Snapshot};
 use crate::random::Stream;
 use crate::run::State;
+use crate::run::profile::{Phase, timed};
 use crate::{Error, Result};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use imago_envs::{Dtype, Finals, LeafBuf, LeafMut, Row, Space, VecEnv};
@@ -202,7 +203,9 @@ impl Group {
             let seen = self.buffers.observation.tensor().get(t);
             let mask = self.buffers.action_mask.as_ref().map(|masks| masks.tensor().get(t));
             let choice = Choice::Sample(std::slice::from_mut(&mut noise));
-            policy.decide_masked(&seen, mask.as_ref(), choice, &mut self.decision);
+            timed(Phase::Inference, || {
+                policy.decide_masked(&seen, mask.as_ref(), choice, &mut self.decision);
+            });
             self.step(t as usize)?;
         }
         let last = policy.value(&self.buffers.observation.tensor().get(steps));
@@ -245,7 +248,7 @@ impl Group {
             finals: &mut self.finals,
         };
         let ends_before = self.finished.len();
-        self.envs.step(executed, &seeds, &mut written)?;
+        timed(Phase::Environment, || self.envs.step(executed, &seeds, &mut written))?;
         for env in 0..n {
             let ended = written.terminated[env] || written.truncated[env];
             if written.valid[env] {

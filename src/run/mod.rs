@@ -10,6 +10,7 @@ mod directory;
 mod error;
 mod events;
 mod log;
+pub mod profile;
 mod progress;
 mod state;
 mod stop;

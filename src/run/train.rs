@@ -9,6 +9,7 @@ use super::checkpoint::{Best, Checkpoints, Which};
 use super::directory::Directory;
 use super::error::{Error, Result};
 use super::log::Log;
+use super::profile::{self, Phase, timed};
 use super::progress::Progress;
 use super::state::State;
 use super::stop::Stop;
@@ -211,15 +212,15 @@ impl<'a> Run<'a> {
 
             let mut improved = false;
             if last || due(schedule.eval_every) {
-                improved = self.evaluate(train)?;
+                improved = timed(Phase::Evaluation, || self.evaluate(train))?;
             }
             last |= train.finished();
             // An evaluation is written at its own step, not averaged into a later one.
             if last || due(schedule.eval_every) || due(schedule.log_every) {
-                self.write_log(step);
+                timed(Phase::Writing, || self.write_log(step));
             }
             if last || improved || due(schedule.checkpoint_every) {
-                self.save(train)?;
+                timed(Phase::Writing, || self.save(train))?;
             }
             self.progress.update(step, self.log.return_mean());
         }
@@ -361,10 +362,11 @@ impl<'a> Run<'a> {
             "best": self.best,
             "evaluation": evaluation,
         });
-        match summary {
-            Value::Object(fields) => fields,
-            _ => Map::new(),
+        let Value::Object(mut fields) = summary else { return Map::new() };
+        if let Some(profile) = profile::seconds(self.begun.elapsed().as_secs_f64()) {
+            fields.insert("profile".into(), profile);
         }
+        fields
     }
 
     /// Puts on disk what led to a number that is not finite, and says how to go on.

@@ -231,3 +231,33 @@ fn steps_of_the_schedule_are_kept() {
     let at: Vec<u64> = metrics.iter().filter(|l| evaluated(l)).map(|l| l["step"].as_u64().unwrap()).collect();
     assert_eq!(at, [8192, 16384]);
 }
+
+#[test]
+fn a_profile_says_where_the_time_went() {
+    let place = Place::new();
+    let run = "train ppo/cartpole --set run.total_steps=4096 --threads 0 --run-dir profiled --profile";
+    let ran = place.ok(run);
+    let profile = &place.summary("profiled")["profile"];
+    let seconds = |phase: &str| profile["seconds"][phase].as_f64().unwrap();
+    for phase in ["environment", "inference", "signals", "update", "evaluation", "writing", "other"] {
+        assert!(
+            ran.stderr.lines().any(|line| line.starts_with(phase)),
+            "{phase} is missing in {}",
+            ran.stderr
+        );
+    }
+    assert!(
+        seconds("update") > 0.0 && seconds("inference") > 0.0 && seconds("environment") > 0.0,
+        "{profile}"
+    );
+    let sum: f64 = profile["seconds"].as_object().unwrap().values().map(|x| x.as_f64().unwrap()).sum();
+    let wall = profile["wall"].as_f64().unwrap();
+    assert!((sum - wall).abs() < 0.02 * wall, "one thread's phases add up: {profile}");
+    assert!(
+        place
+            .ok("train ppo/cartpole --set run.total_steps=2048 --run-dir plain")
+            .stderr
+            .find("wall")
+            .is_none()
+    );
+}

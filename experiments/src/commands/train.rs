@@ -11,9 +11,12 @@ use crate::strict;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Args;
 use imago::Error;
-use imago::run::{Checkpoints, Directory, Outcome as RunOutcome, Session, Stop, Timetable, Which, drive};
+use imago::run::{
+    Checkpoints, Directory, Outcome as RunOutcome, Session, Stop, Timetable, Which, drive, profile,
+};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// Train what a recipe describes.
 #[derive(Args)]
@@ -32,6 +35,9 @@ pub struct Arguments {
     /// Stop with a checkpoint once this many steps are done (exit code 0). Schedules do not change.
     #[arg(long, value_name = "N")]
     stop_at: Option<u64>,
+    /// Say at the end where the time went; also in summary.json.
+    #[arg(long)]
+    profile: bool,
     /// Where to put the run. Default: runs/NAME-SEED-TIME.
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
@@ -264,8 +270,15 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
     if !shared.quiet {
         eprintln!("{} → {}", source.name, directory.path().display());
     }
+    let begun = Instant::now();
+    if arguments.profile {
+        profile::start();
+    }
     match drive(trainee.as_mut(), &session) {
         Ok(outcome) => {
+            if let Some(profile) = profile::seconds(begun.elapsed().as_secs_f64()) {
+                eprint!("{}", shares(&profile));
+            }
             report(&outcome, directory.path(), shared);
             // A run that stopped where --stop-at asked has done what it was told.
             Ok(if stop.requested() && outcome.is_stopped() { Done::Stopped } else { Done::Finished })
@@ -303,6 +316,17 @@ fn report(outcome: &RunOutcome, path: &Path, shared: &Shared) {
             }
         }
     }
+}
+
+/// A profile as a table: what each phase took, and its share of the wall-clock time.
+fn shares(profile: &Value) -> String {
+    let wall = profile["wall"].as_f64().unwrap_or(f64::NAN);
+    let mut table = format!("{:<12}{:>9}{:>8}\n", "phase", "seconds", "share");
+    for (phase, seconds) in profile["seconds"].as_object().into_iter().flatten() {
+        let seconds = seconds.as_f64().unwrap_or(f64::NAN);
+        table += &format!("{phase:<12}{seconds:>9.3}{:>7.1}%\n", 100.0 * seconds / wall);
+    }
+    table + &format!("{:<12}{wall:>9.3}   (environment and inference add up over rollout threads)\n", "wall")
 }
 
 /// The summary in a few lines.
