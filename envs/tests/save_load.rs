@@ -72,7 +72,11 @@ fn groups_come_back() {
             for _ in 0..100 {
                 let action = actions(&group.action_space().clone(), group.len(), &mut rng);
                 rows.step(group, action.leaf()).unwrap();
-                let finals: Vec<_> = rows.finals.iter().map(|(i, leaf)| (i, leaf.f32().to_vec())).collect();
+                let numbers = |leaf: Leaf| match leaf {
+                    Leaf::U8(bytes) => bytes.iter().map(|&byte| f32::from(byte)).collect(),
+                    floats => floats.f32().to_vec(),
+                };
+                let finals: Vec<_> = rows.finals.iter().map(|(i, leaf)| (i, numbers(leaf))).collect();
                 seen.push((rows.observation.clone(), rows.reward.clone(), rows.truncated.clone(), finals));
             }
             seen

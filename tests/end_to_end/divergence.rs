@@ -67,7 +67,7 @@ fn cloning_without_measure() {
 fn what_went_well_before_is_kept() {
     let place = Place::new();
     let sets =
-        "--set signal.task.weight={from=1,to=1e38} --set run.checkpoint_every=1 --set run.eval_every=0";
+        "--set signal.task.weight={from=1,to=1e40} --set run.checkpoint_every=1 --set run.eval_every=0";
     diverges(&place, &format!("train ppo/cartpole {sets}"));
     assert_eq!(place.steps("a"), [0, 2048]);
     let weights = |step| place.state("a", step).0.remove("train/policy/weights").unwrap();
