@@ -443,6 +443,7 @@ mod tests {
                 value_heads: heads,
                 normalise,
                 log_std,
+                masked: false,
             };
             let config = PpoConfig {
                 clip, value_clip, entropy_coefficient, value_coefficient, normalise_advantage, ..Default::default()

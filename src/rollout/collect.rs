@@ -12,7 +12,7 @@ use crate::random::Stream;
 use crate::run::State;
 use crate::{Error, Result};
 use crossbeam::channel::{Receiver, Sender, unbounded};
-use imago_envs::{Dtype, Finals, Leaf, LeafBuf, LeafMut, Row, Space, VecEnv};
+use imago_envs::{Dtype, Finals, LeafBuf, LeafMut, Row, Space, VecEnv};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -525,7 +525,7 @@ mod tests {
     use super::*;
     use crate::allocations;
     use crate::nn::{Activation, TorsoKind, TorsoSpec};
-    use imago_envs::{Each, Env, Step};
+    use imago_envs::{Each, Env, Leaf, Step};
     use std::sync::atomic::{AtomicI32, Ordering};
 
     /// Observes (episode's seed modulo 1000, step) and ends every third step, by the task if `terminates`.

@@ -6,7 +6,7 @@ use super::*;
 use crate::allocations;
 use crate::memory::field_of;
 use crate::nn::{Activation, TorsoKind, TorsoSpec};
-use imago_envs::{Each, Env, Step};
+use imago_envs::{Each, Env, Leaf, Step};
 
 /// Two dials. What is allowed of them changes with every step and with the episode; so does what is seen, which is
 /// the mask itself. Ends after seven steps. Fails at what is not allowed.
@@ -164,9 +164,9 @@ fn stepping_with_masks_and_fields_allocates_nothing() {
                 [&mask[..3], &mask[3..]].map(|dial| dial.iter().position(|&a| a).unwrap() as i64)
             })
             .collect();
-        let decided = Decided { action: Leaf::I64(&action), log_prob: &[0.0; 4], value: &[0.0; 4] };
+        group.decision.action.leaf_mut().i64().copy_from_slice(&action);
         let before = allocations::in_this_thread();
-        group.step(t, &decided).unwrap();
+        group.step(t).unwrap();
         allocated += allocations::in_this_thread() - before;
     }
     assert_eq!(allocated, 0);
