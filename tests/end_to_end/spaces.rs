@@ -195,7 +195,7 @@ fn nothing_but_text_is_refused() {
 fn several_choices_switches_and_nested_actions_are_learnt() {
     let place = place();
     for (env, wanted) in [("Locks", 7.5), ("Lamps", 7.5), ("Arm", 7.0)] {
-        let reached = learnt(&place, env, 12_288, "");
+        let reached = learnt(&place, env, 20_480, "");
         assert!(reached > wanted, "{env}: {reached}");
         let random = place.ok(&format!(
             "record --policy random --env gym:kinds:{env}-v0 --episodes 10 --to {env}.random --json"
