@@ -1,7 +1,7 @@
 # Every target does the set-up it needs, once. Everything is built with --release, so that libtorch's C++ glue is
 # compiled once. Plain cargo commands work too, after `make setup`.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint bench clean
+.PHONY: help setup build demo test lint bench fuzz clean
 
 # Where rustup puts cargo, for shells that were opened before.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -43,6 +43,31 @@ bench: setup ## speed beside Python's: half an hour, and 5.6 GB in .venv-bench (
 	cargo build --release -p imago-experiments --bin imago --example bench_frame_pool --example bench_vec_env
 	@.venv/bin/python experiments/bench/bench.py $(if $(ROWS),--rows "$(ROWS)") $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(CORE),--core $(CORE)) $(if $(RESULTS),--to "$(RESULTS)") $(if $(FRESH),--fresh)
+
+# cargo-fuzz passes what libFuzzer needs to a stable compiler too, as long as no sanitizer is asked for (-s none).
+CARGO_FUZZ := $(TARGET)/tools/bin/cargo-fuzz
+FUZZERS := $(or $(FUZZER),recipes demonstrations checkpoints command_lines)
+FUZZ_SECONDS := 60
+
+$(CARGO_FUZZ):
+	cargo install --quiet --locked --root $(TARGET)/tools cargo-fuzz
+
+# The program's own, so that what is fuzzed is what is shipped; cargo adds libFuzzer to it.
+tests/fuzz/Cargo.lock: Cargo.lock
+	cp $< $@
+
+fuzz: setup $(CARGO_FUZZ) tests/fuzz/Cargo.lock ## look for what makes it panic: FUZZ_SECONDS=60 each, FUZZER=recipes for one
+	@$(if $(wildcard $(TARGET)/fuzz),,echo "First build: about 6 minutes on 2 cores, 3 GB in $(TARGET)/fuzz.")
+	$(CARGO_FUZZ) build --fuzz-dir tests/fuzz --sanitizer none --target-dir $(TARGET)/fuzz
+	@set -e; files=$$(mktemp -d $$([ ! -w /dev/shm ] || echo -p /dev/shm)); trap 'rm -rf "$$files"' EXIT; \
+	for fuzzer in $(FUZZERS); do \
+		echo "== $$fuzzer: $(FUZZ_SECONDS) seconds"; \
+		found=$(TARGET)/fuzz/corpus/$$fuzzer; mkdir -p $$found; \
+		words=; [ ! -f tests/fuzz/$$fuzzer.dict ] || words=-dict=tests/fuzz/$$fuzzer.dict; \
+		TMPDIR=$$files $(CARGO_FUZZ) run --fuzz-dir tests/fuzz --sanitizer none --target-dir $(TARGET)/fuzz $$fuzzer \
+			$$found tests/fuzz/seeds/$$fuzzer -- $$words \
+			-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -timeout=20 -max_len=16384 -print_final_stats=1; \
+	done
 
 clean: ## remove what was built; .venv and .venv-bench stay
 	cargo clean

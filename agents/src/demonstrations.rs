@@ -2,7 +2,7 @@
 
 use crate::mean_std;
 use imago::memory::{field_of, kind_of, slice};
-use imago::rollout::{Episode, leaf_tensor};
+use imago::rollout::{Episode, first_row_outside, leaf_tensor};
 use imago::run::tensor_file;
 use imago::{Error, Result, Stream};
 use imago_envs::{Dtype, EnvSpec, Space};
@@ -273,7 +273,14 @@ impl Demonstrations {
         if header.demonstrations != FORMAT {
             return Err(format!("its format is {}, this program reads {FORMAT}", header.demonstrations));
         }
-        let pairs: usize = header.episodes.iter().map(|episode| episode.pairs).sum();
+        for (name, space) in [("observation", &header.observation_space), ("action", &header.action_space)] {
+            space.check().map_err(|error| format!("its {name}s: {error}"))?;
+        }
+        if header.stride == 0 {
+            return Err("its stride is 0".into());
+        }
+        let pairs = header.episodes.iter().try_fold(0usize, |sum, episode| sum.checked_add(episode.pairs));
+        let pairs = pairs.ok_or("its episodes hold more pairs than memory")?;
         let mut take = |name: &str, space: &Space, count: usize| {
             let tensor = tensors.remove(name).ok_or_else(|| format!("`{name}` is missing"))?;
             let shape: Vec<i64> =
@@ -322,37 +329,19 @@ impl Demonstrations {
 
 /// Refuses floats that are not finite, choices that there are not, and switches that are neither on nor off.
 fn check_values(name: &str, space: &Space, tensor: &Tensor) -> Result<(), String> {
-    let count = tensor.size()[0] as usize;
-    if count == 0 {
-        return Ok(());
-    }
-    let outside = |row: usize| Err(format!("`{name}` row {row} lies outside {space}"));
-    let row = |i: usize| i / (tensor.numel() / count);
-    let tensor = tensor.contiguous();
     match space {
-        Space::Box { dtype: Dtype::F32, .. } => {
-            match slice::<f32>(&tensor).iter().position(|x| !x.is_finite()) {
-                Some(i) => Err(format!("`{name}` row {} holds a NaN or an infinity", row(i))),
-                None => Ok(()),
-            }
-        }
-        Space::Box { .. } => Ok(()),
-        Space::Discrete { n, .. } => {
-            let bad = slice::<i64>(&tensor).iter().position(|choice| !(0..*n).contains(choice));
-            bad.map_or(Ok(()), outside)
-        }
-        Space::MultiDiscrete { n, .. } => {
-            let choices = slice::<i64>(&tensor).iter().zip(n.iter().cycle());
-            let bad = choices.into_iter().position(|(choice, n)| !(0..*n).contains(choice));
-            bad.map_or(Ok(()), |i| outside(row(i)))
-        }
-        Space::MultiBinary { .. } => {
-            let bad = slice::<u8>(&tensor).iter().position(|&switch| switch > 1);
-            bad.map_or(Ok(()), |i| outside(row(i)))
-        }
         Space::Fields(fields) => fields.iter().try_for_each(|field| {
-            check_values(&format!("{name} {}", field.name), &field.space, &field_of(&tensor, field))
+            check_values(&format!("{name} {}", field.name), &field.space, &field_of(tensor, field))
         }),
+        Space::Box { dtype: Dtype::F32, .. } => {
+            let bad = slice::<f32>(&tensor.contiguous()).iter().position(|x| !x.is_finite());
+            bad.map_or(Ok(()), |i| {
+                let row = i / (tensor.numel() / tensor.size()[0] as usize);
+                Err(format!("`{name}` row {row} holds a NaN or an infinity"))
+            })
+        }
+        _ => first_row_outside(space, tensor)
+            .map_or(Ok(()), |row| Err(format!("`{name}` row {row} lies outside {space}"))),
     }
 }
 
@@ -361,7 +350,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use imago::rollout::Record;
-    use imago_envs::LeafBuf;
+    use imago_envs::{LeafBuf, LeafMut};
+    use proptest::prelude::*;
 
     fn recorded(lengths: &[usize]) -> Demonstrations {
         let (observation, action) = (Space::floats(&[2], -100.0, 100.0), Space::discrete(3));
@@ -492,5 +482,169 @@ mod tests {
             let _ = demonstrations.actions.get(1).get(0).fill_(2);
         });
         assert!(refused.contains("`action` row 1 lies outside MultiDiscrete([2, 4])"), "{refused}");
+    }
+
+    /// Writes `ours` with the header changed, and reads it.
+    fn with_header(ours: &Demonstrations, key: &str, value: serde_json::Value) -> Result<Demonstrations> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.demos");
+        ours.save(&path).unwrap();
+        let (tensors, mut header) = tensor_file::read(&path).unwrap();
+        header.insert(key.into(), value).unwrap();
+        tensor_file::write(&path, &tensors.into_iter().collect::<Vec<_>>(), &header).unwrap();
+        Demonstrations::load(&path)
+    }
+
+    #[test]
+    fn headers_that_contradict_themselves_are_refused() {
+        let ours = recorded(&[4, 2]);
+        let refused =
+            |key: &str, value| with_header(&ours, key, value).unwrap_err().to_string().replace('"', "'");
+        use serde_json::json;
+        // 2⁶³ + 2⁶³ + 6 pairs are 6 again where sums wrap.
+        let mut episodes = serde_json::to_value(&ours.episodes).unwrap();
+        for i in [0, 1] {
+            episodes[i]["pairs"] = json!((1u64 << 63) + 3);
+        }
+        assert!(refused("episodes", episodes).contains("more pairs than memory"));
+        assert!(refused("stride", json!(0)).contains("stride"));
+        let boxed = |shape: serde_json::Value, low: f64, count: usize| json!({"box": {"shape": shape, "dtype": "f32", "low": [[low, count]], "high": [[1.0, count]]}});
+        assert!(refused("observation_space", boxed(json!([2]), 0.0, 3)).contains("bound for each value"));
+        assert!(
+            refused("observation_space", boxed(json!([1u64 << 63, 2]), 0.0, 0)).contains("bound for each")
+        );
+        assert!(refused("observation_space", boxed(json!([2]), 2.0, 2)).contains("above the upper"));
+        assert!(
+            refused("action_space", json!({"discrete": {"n": 0, "start": 0}})).contains("number of choices")
+        );
+        assert!(
+            refused("action_space", json!({"discrete": {"n": i64::MAX, "start": 1}})).contains("choices")
+        );
+        let several = json!({"multi_discrete": {"shape": [2], "n": [2], "start": [0]}});
+        assert!(refused("action_space", several).contains("number of choices and one start"));
+        let several = json!({"multi_discrete": {"shape": [2], "n": [2, -1], "start": [0, 0]}});
+        assert!(refused("action_space", several).contains("number of choices"));
+        let switches = json!({"multi_binary": {"shape": [1u64 << 40]}});
+        assert!(refused("observation_space", switches).contains("more switches"));
+        let fields = json!({"fields": [["a", {"discrete": {"n": -1, "start": 0}}]]});
+        assert!(refused("observation_space", fields).contains("number of choices"));
+        let message = refused("observation_space", boxed(json!([1u64 << 60]), 0.0, 1 << 60));
+        assert!(message.contains("more bounds"), "{message}");
+    }
+
+    fn any_leaf() -> impl Strategy<Value = Space> {
+        let shape = proptest::collection::vec(1usize..4, 0..4);
+        let boxes = (shape.clone(), -10.0f64..0.0, 0.0f64..10.0).prop_map(|(shape, low, high)| {
+            // Different bounds, of which some are infinite.
+            let count: usize = shape.iter().product();
+            let low = (0..count).map(|i| if i % 3 == 2 { f64::NEG_INFINITY } else { low - i as f64 });
+            let high = (0..count).map(|i| if i % 2 == 1 { f64::INFINITY } else { high });
+            Space::Box { shape, dtype: Dtype::F32, low: low.collect(), high: high.collect() }
+        });
+        let images = shape.clone().prop_map(|shape| {
+            let count = shape.iter().product();
+            Space::Box { shape, dtype: Dtype::U8, low: vec![0.0; count], high: vec![255.0; count] }
+        });
+        prop_oneof![
+            boxes,
+            images,
+            (1i64..10, -5i64..5).prop_map(|(n, start)| Space::Discrete { n, start }),
+            proptest::collection::vec(1i64..5, 1..4).prop_map(|n| Space::multi_discrete(&n)),
+            shape.prop_map(|shape| Space::multi_binary(&shape)),
+        ]
+    }
+
+    fn any_space() -> impl Strategy<Value = Space> {
+        let fields = proptest::collection::vec(any_leaf(), 1..4).prop_map(|leaves| {
+            Space::fields(leaves.into_iter().enumerate().map(|(i, leaf)| (format!("{i}/\"x\""), leaf)))
+                .unwrap()
+        });
+        prop_oneof![3 => any_leaf(), 1 => fields]
+    }
+
+    /// Fills elements of a space, each value another one.
+    fn fill(space: &Space, mut leaf: LeafMut) {
+        match space {
+            Space::Fields(fields) => {
+                leaf.u8().chunks_exact_mut(space.len()).for_each(|record| {
+                    fields.iter().for_each(|field| fill(&field.space, field.write(record)));
+                });
+            }
+            Space::Discrete { n, .. } => leaf.i64().iter_mut().zip(0..).for_each(|(x, i)| *x = i % n),
+            Space::MultiDiscrete { n, .. } => {
+                leaf.i64().iter_mut().zip(0..).zip(n.iter().cycle()).for_each(|((x, i), n)| *x = i % n);
+            }
+            Space::MultiBinary { .. } => leaf.u8().iter_mut().zip(0..).for_each(|(x, i)| *x = i % 2),
+            Space::Box { dtype: Dtype::U8, .. } => leaf.u8().iter_mut().zip(0..).for_each(|(x, i)| *x = i),
+            Space::Box { .. } => {
+                leaf.f32().iter_mut().zip(0u8..).for_each(|(x, i)| *x = f32::from(i) * 0.1 - 3.0);
+            }
+        }
+    }
+
+    fn some(space: &Space, count: usize) -> LeafBuf {
+        let mut made = LeafBuf::zeros(space, count);
+        fill(space, made.leaf_mut());
+        made
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn demonstrations_of_any_space_come_back(
+            observation in any_space(),
+            action in any_space(),
+            lengths in proptest::collection::vec(1usize..6, 1..5),
+            stride in 1usize..4,
+            skip in 0usize..3,
+        ) {
+            let episodes: Vec<Episode> = lengths.iter().enumerate().map(|(i, &length)| Episode {
+                seed: u64::MAX - i as u64,
+                episode_return: 0.1 * i as f64,
+                length,
+                terminated: i % 2 == 0,
+                truncated: i % 2 == 1,
+                record: Some(Record {
+                    observations: some(&observation, length + 1),
+                    actions: some(&action, length),
+                    rewards: (0..length).map(|t| t as f32 / 3.0).collect(),
+                }),
+            }).collect();
+            let mut env = EnvSpec::new("Toy-v0");
+            env.args.insert("gravity".into(), toml::Value::Float(9.8));
+            let ours = Demonstrations::from_episodes(env, &observation, &action, &episodes).unwrap();
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("x.demos");
+            let same = |ours: &Demonstrations| {
+                ours.save(&path).unwrap();
+                let theirs = Demonstrations::load(&path).unwrap();
+                prop_assert_eq!(&ours.env, &theirs.env);
+                prop_assert_eq!(&ours.observation_space, &theirs.observation_space);
+                prop_assert_eq!(&ours.action_space, &theirs.action_space);
+                prop_assert_eq!((&ours.episodes, ours.stride), (&theirs.episodes, theirs.stride));
+                prop_assert_eq!(&ours.observations, &theirs.observations);
+                prop_assert_eq!(&ours.actions, &theirs.actions);
+                prop_assert_eq!(&ours.rewards, &theirs.rewards);
+                prop_assert_eq!(&ours.steps, &theirs.steps);
+                prop_assert_eq!(&ours.final_observations, &theirs.final_observations);
+                Ok(())
+            };
+            same(&ours)?;
+            if let Ok(chosen) = ours.select(&DemoSelection { skip, episodes: None, stride }) {
+                let kept: usize = chosen.episodes.iter().map(|episode| episode.pairs).sum();
+                prop_assert_eq!(kept, chosen.pairs());
+                let steps = Vec::<i64>::try_from(&chosen.steps).unwrap();
+                let mut rest = &steps[..];
+                for episode in &chosen.episodes {
+                    let (own, others) = rest.split_at(episode.pairs);
+                    prop_assert!(own.windows(2).all(|w| w[1] - w[0] == stride as i64), "{:?}", steps);
+                    rest = others;
+                }
+                same(&chosen)?;
+            } else {
+                prop_assert!(skip >= lengths.len() || stride > 1);
+            }
+        }
     }
 }

@@ -12,7 +12,7 @@ use imago::nn::{
     Activation, Adam, Dense, Flat, Init, Layout, Linear, Mlp, RunningNorm, Trace, features_of,
     standardised_features,
 };
-use imago::rollout::Batch;
+use imago::rollout::{Batch, first_row_outside};
 use imago::run::{Log, State};
 use imago::signal::{Evidence, RewardSignal, Verdict};
 use imago::{Error, Result, Stream};
@@ -302,6 +302,23 @@ impl Replay {
         (self.filled, self.next) = (0, 0);
     }
 
+    /// Refuses a restored ring whose marks lie outside it, or its content outside the spaces.
+    fn check(&self, observation: &Space, action: &Space) -> Result<()> {
+        let capacity = self.observation.size()[0];
+        if !(0..=capacity).contains(&self.filled) || !(0..capacity).contains(&self.next) {
+            return Err(Error::Invalid(format!(
+                "the saved replay of {capacity} transitions holds {} of them and goes on at {}",
+                self.filled, self.next
+            )));
+        }
+        for (space, tensor) in [(observation, &self.observation), (action, &self.action)] {
+            if let Some(row) = first_row_outside(space, tensor) {
+                return Err(Error::Invalid(format!("row {row} of the saved replay lies outside {space}")));
+            }
+        }
+        Ok(())
+    }
+
     fn push(&mut self, observation: &Tensor, action: &Tensor) {
         let capacity = self.observation.size()[0];
         let count = observation.size()[0];
@@ -565,6 +582,7 @@ impl RewardSignal for Gail {
             state.tensor("replay_action", &mut self.replay.action)?;
             state.value("replay_filled", &mut self.replay.filled)?;
             state.value("replay_next", &mut self.replay.next)?;
+            self.replay.check(&self.discriminator.observation, &self.discriminator.action)?;
         }
         Ok(())
     }
@@ -684,6 +702,32 @@ mod tests {
         close(RewardForm::Positive, [2f64.ln(), 4f64.ln(), 1000.0, 0.0]);
         close(RewardForm::Negative, [-(2f64.ln()), 0.75f64.ln(), 0.0, -1000.0]);
         close(RewardForm::Logit, [0.0, 3f64.ln(), 1000.0, -1000.0]);
+    }
+
+    #[test]
+    fn a_replay_that_cannot_be_is_refused() {
+        let config = GailConfig { replay_rollouts: 2, ..config() };
+        let made = || {
+            let demonstrations = demonstrations(&[0.0, 1.0], &[0, 1]);
+            Gail::new(config.clone(), &demonstrations, 4, &mut Stream::new(0, "gail", 0, 0)).unwrap()
+        };
+        let refused = |name: &str, value: i64, tensor: bool| {
+            let mut state = State::saving();
+            made().state(&mut state).unwrap();
+            let (tensors, mut values) = state.finish().unwrap();
+            let tensors: std::collections::BTreeMap<_, _> = tensors.into_iter().collect();
+            match tensor {
+                true => drop(tensors[name].get(3).fill_(value)),
+                false => drop(values.insert(name.into(), value.into()).unwrap()),
+            }
+            made().state(&mut State::loading(tensors, values)).map_err(|error| error.to_string())
+        };
+        refused("replay_filled", 8, false).unwrap();
+        assert!(refused("replay_filled", 9, false).unwrap_err().contains("holds 9"));
+        assert!(refused("replay_next", 8, false).unwrap_err().contains("goes on at 8"));
+        assert!(refused("replay_next", -1, false).unwrap_err().contains("goes on at -1"));
+        refused("replay_action", 1, true).unwrap();
+        assert!(refused("replay_action", 2, true).unwrap_err().contains("row 3 of the saved replay"));
     }
 
     #[test]

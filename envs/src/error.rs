@@ -63,6 +63,14 @@ pub enum Error {
         /// The command that installs it.
         install: String,
     },
+    /// A saved space that contradicts itself.
+    #[error("the space {space} is damaged: {message}")]
+    DamagedSpace {
+        /// The space.
+        space: String,
+        /// The contradiction.
+        message: &'static str,
+    },
     /// Python raised.
     #[error("environment `{id}`: {doing}: Python raised {message}")]
     Python {

@@ -77,7 +77,7 @@ mod bounds {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
     /// More values than any observation has: a damaged file must not fill the memory.
-    const MOST: usize = 1 << 26;
+    pub const MOST: usize = 1 << 25;
 
     #[derive(Serialize, Deserialize)]
     #[serde(untagged)]
@@ -233,6 +233,49 @@ impl Space {
             _ => None,
         };
         found.unwrap_or_else(|| panic!("{self} has no field `{name}`"))
+    }
+
+    /// Refuses a space that no environment has: what a file says must be checked before it is believed.
+    pub fn check(&self) -> Result<()> {
+        match self.contradiction() {
+            Some(message) => Err(Error::DamagedSpace { space: self.to_string(), message }),
+            None => Ok(()),
+        }
+    }
+
+    fn contradiction(&self) -> Option<&'static str> {
+        let count = |shape: &[usize]| shape.iter().try_fold(1usize, |count, &n| count.checked_mul(n));
+        let choices_fit =
+            |n: i64, start: i64| (1..=bounds::MOST as i64).contains(&n) && start.checked_add(n).is_some();
+        match self {
+            Space::Box { shape, dtype, low, high } => {
+                if count(shape) != Some(low.len()) || count(shape) != Some(high.len()) {
+                    return Some("not one lower and one upper bound for each value");
+                }
+                if *dtype == Dtype::I64 {
+                    return Some("a box holds floats or bytes");
+                }
+                let ordered = low.iter().zip(high).all(|(low, high)| low <= high);
+                (!ordered).then_some("a lower bound above the upper one")
+            }
+            Space::Discrete { n, start } => {
+                (!choices_fit(*n, *start)).then_some("an impossible number of choices")
+            }
+            Space::MultiDiscrete { shape, n, start } => {
+                if count(shape) != Some(n.len()) || count(shape) != Some(start.len()) {
+                    return Some("not one number of choices and one start for each value");
+                }
+                let fit = n.iter().zip(start).all(|(&n, &start)| choices_fit(n, start));
+                let total = n.iter().try_fold(0i64, |total, &n| total.checked_add(n));
+                let few = total.is_some_and(|total| total <= bounds::MOST as i64);
+                (!(fit && few)).then_some("an impossible number of choices")
+            }
+            Space::MultiBinary { shape } => {
+                let fits = count(shape).is_some_and(|count| count <= bounds::MOST);
+                (!fits).then_some("more switches than any space has")
+            }
+            Space::Fields(fields) => fields.iter().find_map(|field| field.space.contradiction()),
+        }
     }
 
     /// Refuses another space than this one, naming both. Bounds and element type are part of the comparison

@@ -17,3 +17,5 @@ mod strict;
 mod terminal;
 
 pub use program::{Program, SignalContext};
+#[doc(hidden)] // for tests/fuzz
+pub use recipe::Recipe;

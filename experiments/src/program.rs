@@ -1,14 +1,16 @@
 //! The program: its commands, and what a user's own binary registers with it.
 
+use crate::assemble;
 use crate::commands::{demo, demos, envs, eval, new, recipes, record, train, watch};
 use crate::problem::{self, Outcome, conclude};
-use crate::recipe;
+use crate::recipe::{self, Recipe};
 use anyhow::{Result, anyhow, ensure};
 use clap::{Args, Parser, Subcommand};
-use imago::run::Stderr;
+use imago::run::{Stderr, Train};
 use imago::signal::RewardSignal;
 use imago_envs::{Env, Registry, Space};
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::process::ExitCode;
 use toml::Table;
 
@@ -91,6 +93,30 @@ impl Program {
         let make =
             self.signals.get(kind).ok_or_else(|| anyhow!("no signal of kind `{kind}` is registered"))?;
         make(keys, context)
+    }
+
+    /// What `recipe` trains, at its first step. For tests/fuzz.
+    #[doc(hidden)]
+    pub fn trainee(&self, recipe: &mut Recipe) -> Result<Box<dyn Train>> {
+        assemble::trainee(self, recipe)
+    }
+
+    /// Reads a command line as [`Program::main`] does and follows it to where environments would be made or
+    /// something written. For tests/fuzz.
+    #[doc(hidden)]
+    pub fn check(&self, line: impl IntoIterator<Item = OsString>) -> Result<()> {
+        let cli = Cli::try_parse_from(line)?;
+        let shared = &cli.shared;
+        cli.check_flags()?;
+        match &cli.command {
+            Command::Train(arguments) => train::plan(self, arguments, shared).map(drop),
+            Command::Eval(arguments) => eval::subject(self, arguments).map(drop),
+            Command::Record(arguments) => record::actor(self, arguments, shared).map(drop),
+            Command::Demos(arguments) => demos::chosen(arguments, shared).map(drop),
+            Command::Watch(arguments) => watch::actor(self, arguments, shared).map(drop),
+            Command::Envs(arguments) => envs::subject(arguments).map(drop),
+            Command::New(_) | Command::Recipes(_) | Command::Demo(_) => Ok(()),
+        }
     }
 
     /// Reads the command line, runs the command, prints what went wrong, gives the exit code.

@@ -29,7 +29,8 @@ pub struct Slot {
 impl Slot {
     /// Number of floats.
     pub fn len(&self) -> usize {
-        self.shape.iter().product::<i64>() as usize
+        // Saturating: a damaged description must not look like a small one.
+        self.shape.iter().fold(1usize, |len, &n| len.saturating_mul(usize::try_from(n).unwrap_or(usize::MAX)))
     }
 
     /// Whether the slot holds no floats.
@@ -60,7 +61,8 @@ impl Layout {
     /// Reserves a parameter and returns its index.
     pub fn add(&mut self, name: &str, shape: &[i64], init: Init) -> usize {
         let slot = Slot { name: name.into(), shape: shape.into(), offset: self.end, init };
-        self.end += slot.len().next_multiple_of(ALIGNMENT);
+        let padded = slot.len().checked_next_multiple_of(ALIGNMENT).unwrap_or(usize::MAX);
+        self.end = self.end.saturating_add(padded);
         self.slots.push(slot);
         self.slots.len() - 1
     }
@@ -88,6 +90,20 @@ impl Flat {
             slice_mut::<f32>(&mut weights)[slot.offset..slot.offset + slot.len()].copy_from_slice(&values);
         }
         Self::over(weights, layout.slots)
+    }
+
+    /// The saved parameters of a network of this layout; another one's are refused before memory is taken.
+    pub fn from_state(layout: Layout, state: &mut State) -> Result<Self> {
+        let mut weights = Tensor::zeros([0], (Kind::Float, tch::Device::Cpu));
+        state.resizable("weights", &mut weights)?;
+        if weights.numel() != layout.end {
+            return Err(Error::Invalid(format!(
+                "the checkpoint holds {} parameters, the network it describes has {}",
+                weights.numel(),
+                layout.end
+            )));
+        }
+        Ok(Self::over(weights, layout.slots))
     }
 
     fn over(weights: Tensor, layout: Vec<Slot>) -> Self {

@@ -85,8 +85,8 @@ impl RunningNorm {
 
     /// Saves or restores the statistics.
     pub fn state(&mut self, state: &mut State) -> Result<()> {
-        state.value("mean", &mut self.mean)?;
-        state.value("variance", &mut self.variance)?;
+        state.list("mean", &mut self.mean)?;
+        state.list("variance", &mut self.variance)?;
         state.value("count", &mut self.count)
     }
 }

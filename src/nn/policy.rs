@@ -128,6 +128,10 @@ impl ActorCritic {
     /// # Errors
     /// A torso that does not fit the observations; normalisation of images; actions of bytes.
     pub fn new(spec: PolicySpec, rng: &mut Stream) -> Result<Self> {
+        Self::build(spec, |layout| Ok(Flat::new(layout, rng)))
+    }
+
+    fn build(spec: PolicySpec, parameters: impl FnOnce(Layout) -> Result<Flat>) -> Result<Self> {
         let mut layout = Layout::default();
         let torso = Torso::new(&mut layout, "policy", &spec.torso, &spec.observation)?;
         let value_torso = if spec.shared {
@@ -154,7 +158,7 @@ impl ActorCritic {
         let standardised = torso.standardised(&spec.observation);
         let normaliser =
             spec.normalise.then(|| RunningNorm::new(observed, 1e-8, Some(10.0)).only(standardised));
-        let parameters = Flat::new(layout, rng);
+        let parameters = parameters(layout)?;
         let compact = match spec.head() {
             // Masks are the slow path's.
             _ if spec.masked => None,
@@ -295,8 +299,11 @@ impl ActorCritic {
         state.value("spec", &mut spec)?;
         let spec =
             spec.ok_or_else(|| Error::Invalid("the checkpoint does not describe its policy".into()))?;
-        let mut policy = Self::new(spec, &mut Stream::new(0, "overwritten", 0, 0))?;
-        policy.values(state)?;
+        for space in [&spec.observation, &spec.action] {
+            space.check()?;
+        }
+        let mut policy = Self::build(spec, |layout| Flat::from_state(layout, state))?;
+        policy.normaliser_state(state)?;
         Ok(policy)
     }
 
@@ -313,11 +320,11 @@ impl ActorCritic {
                 self.spec
             )));
         }
-        self.values(state)
+        self.parameters.state(state)?;
+        self.normaliser_state(state)
     }
 
-    fn values(&mut self, state: &mut State) -> Result<()> {
-        self.parameters.state(state)?;
+    fn normaliser_state(&mut self, state: &mut State) -> Result<()> {
         match &mut self.normaliser {
             Some(normaliser) => state.scope("normaliser", |state| normaliser.state(state)),
             None => Ok(()),
@@ -370,6 +377,37 @@ mod tests {
         // NatureCNN with 512 features, shared, on four stacked 84×84 frames: 1,684,128 in the torso.
         let atari = spec(image(84, 4), Space::discrete(6), TorsoKind::Nature, &[512]);
         assert_eq!(count(PolicySpec { shared: true, ..atari }), 1_684_128 + 6 * 513 + 513);
+    }
+
+    #[test]
+    fn a_description_that_the_parameters_contradict_is_refused() {
+        let described = spec(Space::floats(&[3], -1.0, 1.0), Space::discrete(2), TorsoKind::Mlp, &[4]);
+        let described = PolicySpec { normalise: true, ..described };
+        let mut policy = ActorCritic::new(described.clone(), &mut Stream::new(0, "init", 0, 0)).unwrap();
+        let mut state = State::saving();
+        policy.state(&mut state).unwrap();
+        let (tensors, values) = state.finish().unwrap();
+        let loaded = |change: &dyn Fn(&mut PolicySpec)| {
+            let mut described = described.clone();
+            change(&mut described);
+            let tensors = tensors.iter().map(|(name, t)| (name.clone(), t.shallow_clone())).collect();
+            let mut values = values.clone();
+            values.insert("spec".into(), serde_json::to_value(described).unwrap());
+            let mut state = State::loading(tensors, values);
+            let loaded = ActorCritic::from_state(&mut state).map_err(|error| error.to_string())?;
+            state.finish().unwrap();
+            Ok::<_, String>(loaded)
+        };
+        let x = Stream::new(0, "x", 0, 0).normals(&[5, 3]);
+        assert_eq!(loaded(&|_| ()).unwrap().value(&x), policy.value(&x));
+        // None of them takes the memory that it describes.
+        for hidden in [vec![40], vec![], vec![-4], vec![1 << 40], vec![i64::MAX; 3]] {
+            let message = loaded(&|spec| spec.torso.hidden.clone_from(&hidden)).unwrap_err();
+            assert!(message.contains("parameters"), "{hidden:?}: {message}");
+        }
+        assert!(loaded(&|spec| spec.value_heads = usize::MAX).unwrap_err().contains("parameters"));
+        assert!(loaded(&|spec| spec.action = Space::discrete(0)).unwrap_err().contains("choices"));
+        assert!(loaded(&|spec| spec.observation = Space::floats(&[4], 0.0, 1.0)).is_err());
     }
 
     #[test]

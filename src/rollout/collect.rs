@@ -5,6 +5,7 @@
 //! buffers go back and forth with their group and are allocated once.
 
 use super::batch::{Batch, Ends, Lead};
+use super::choices::first_row_outside;
 use super::episode::{clip_to_space, is_clipped};
 use crate::memory::{Column, slice};
 use crate::nn::{ActorCritic, Choice, Decision, PolicySpec, Snapshot};
@@ -299,11 +300,17 @@ impl Group {
     }
 
     fn state(&mut self, state: &mut State) -> Result<()> {
-        state.value("starts", &mut self.starts)?;
-        state.value("returns", &mut self.returns)?;
-        state.value("lengths", &mut self.lengths)?;
+        state.list("starts", &mut self.starts)?;
+        state.list("returns", &mut self.returns)?;
+        state.list("lengths", &mut self.lengths)?;
         let mut first_row = self.buffers.observation.tensor().get(0);
         state.tensor("observation", &mut first_row)?;
+        if let Some(env) = first_row_outside(self.envs.observation_space(), &first_row) {
+            let space = self.envs.observation_space();
+            return Err(Error::Invalid(format!(
+                "the saved observation of environment {env} lies outside {space}"
+            )));
+        }
         let mut saved = self.envs.save();
         state.value("envs", &mut saved)?;
         if state.is_loading() {

@@ -2,10 +2,12 @@
 
 mod advantage;
 mod batch;
+mod choices;
 mod collect;
 mod episode;
 
 pub use advantage::{AdvantageInput, generalised_advantage};
 pub use batch::{Batch, Ends, Lead};
+pub use choices::first_row_outside;
 pub use collect::{Collector, CollectorSpec, Finished};
 pub use episode::{Actor, Episode, Record, leaf_tensor, random_actions, run_episodes};

@@ -276,21 +276,44 @@ impl Checkpoints {
 
 fn read_index(run: &Path) -> Result<Index> {
     let path = run.join(FOLDER).join(INDEX);
-    let text = match fs::read_to_string(&path) {
+    let text = match fs::read(&path) {
         Ok(text) => text,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return rebuild_index(run),
         Err(e) => return Err(Error::io("read", &path)(e)),
     };
-    let mend = "move it away, and the files beside it will be listed anew";
-    let index: Index =
-        serde_json::from_str(&text).map_err(|e| Error::bad_file(&path, format!("damaged: {e}; {mend}")))?;
+    let damaged = |what: String| {
+        let mend = "move it away, and the files beside it will be listed anew";
+        Error::bad_file(&path, format!("damaged: {what}; {mend}"))
+    };
+    let index: Index = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
     if index.format != FORMAT {
         return Err(Error::bad_file(
             &path,
             format!("it has format {} and this version reads format {FORMAT}", index.format),
         ));
     }
+    index.check().map_err(|what| damaged(what.into()))?;
     Ok(index)
+}
+
+impl Index {
+    /// What every index that was written here holds to.
+    fn check(&self) -> Result<(), &'static str> {
+        let entries = &self.entries;
+        if !entries.is_sorted_by(|a, b| a.step < b.step) {
+            return Err("its steps are not in order");
+        }
+        if entries.iter().any(|entry| step_in(&entry.file) != Some(entry.step)) {
+            return Err("it names a file that is not its step's");
+        }
+        if self.latest != entries.last().map(|entry| entry.step) {
+            return Err("its latest step is not its last one");
+        }
+        if self.best.is_some_and(|best| entries.iter().all(|entry| entry.step != best.step)) {
+            return Err("its best step is none of its steps");
+        }
+        Ok(())
+    }
 }
 
 /// Without an index (the first write was killed, or someone removed it) every file that can be
@@ -331,6 +354,7 @@ fn names_in(folder: &Path) -> Result<Vec<String>> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use tch::Tensor;
 
     fn state(x: i64) -> State {
@@ -434,6 +458,33 @@ mod tests {
     }
 
     #[test]
+    fn an_index_that_no_run_writes_is_damaged() {
+        let run = tempfile::tempdir().unwrap();
+        let mut checkpoints = Checkpoints::open_for_writing(run.path(), 3).unwrap();
+        checkpoints.save(1, state(1)).unwrap();
+        checkpoints.save(2, state(2)).unwrap();
+        let index = run.path().join(FOLDER).join(INDEX);
+        let good = fs::read_to_string(&index).unwrap();
+        for (from, to, what) in [
+            ("\"step\": 1,", "\"step\": 3,", "not in order"),
+            ("\"step\": 1,", "\"step\": 2,", "not in order"),
+            ("000000000001", "000000000002", "not its step's"),
+            ("000000000001", "../000000000001", "not its step's"),
+            ("\"latest\": 2", "\"latest\": 1", "latest"),
+            ("\"latest\": 2", "\"latest\": null", "latest"),
+            ("\"best\": null", "\"best\": {\"step\": 7, \"score\": 1}", "best"),
+        ] {
+            assert!(good.contains(from), "{good}");
+            fs::write(&index, good.replacen(from, to, 1)).unwrap();
+            let error = Checkpoints::open(run.path()).unwrap_err();
+            assert!(error.bad_input() && error.to_string().contains(what), "{to}: {error}");
+        }
+        fs::write(&index, b"{\"format\": 1, \xff}").unwrap();
+        let error = Checkpoints::open(run.path()).unwrap_err();
+        assert!(error.bad_input() && error.to_string().contains("move it away"), "{error}");
+    }
+
+    #[test]
     fn rewinding_forgets_what_came_after() {
         let run = tempfile::tempdir().unwrap();
         let mut checkpoints = Checkpoints::open_for_writing(run.path(), 5).unwrap();
@@ -443,6 +494,74 @@ mod tests {
         checkpoints.mark_best(3, 1.0).unwrap();
         checkpoints.rewind(2).unwrap();
         assert_eq!((checkpoints.steps(), checkpoints.best()), (vec![1, 2], None));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Deed {
+        Save(u64),
+        Mark(f64),
+        Rewind(u64),
+    }
+
+    fn any_deed() -> impl Strategy<Value = Deed> {
+        prop_oneof![
+            3 => (1u64..4).prop_map(Deed::Save),
+            1 => proptest::num::f64::NORMAL.prop_map(Deed::Mark),
+            1 => (0u64..20).prop_map(Deed::Rewind),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn an_index_gives_back_what_was_done(
+            keep in 1usize..4,
+            deeds in proptest::collection::vec(any_deed(), 0..12),
+        ) {
+            let run = tempfile::tempdir().unwrap();
+            let mut checkpoints = Checkpoints::open_for_writing(run.path(), keep).unwrap();
+            // What a run would say of itself: its steps, the best one.
+            let (mut steps, mut best): (Vec<u64>, Option<Best>) = (vec![], None);
+            for deed in deeds {
+                match deed {
+                    Deed::Save(further) => {
+                        let step = steps.last().unwrap_or(&0) + further;
+                        checkpoints.save(step, state(step as i64)).unwrap();
+                        steps.push(step);
+                        let first_kept = steps.len().saturating_sub(keep);
+                        let late = steps.split_off(first_kept);
+                        steps.retain(|&step| best.is_some_and(|best| best.step == step));
+                        steps.extend(late);
+                    }
+                    Deed::Mark(score) => {
+                        let Some(&step) = steps.last() else { continue };
+                        checkpoints.mark_best(step, score).unwrap();
+                        best = Some(Best { step, score });
+                        // The one that was best before need not be kept any more.
+                        let first_kept = steps.len().saturating_sub(keep);
+                        steps.drain(..first_kept);
+                    }
+                    Deed::Rewind(step) => {
+                        checkpoints.rewind(step).unwrap();
+                        if steps.iter().any(|&saved| saved > step) {
+                            steps.retain(|&saved| saved <= step);
+                            best = best.filter(|best| best.step <= step);
+                        }
+                    }
+                }
+                let read = Checkpoints::open(run.path()).unwrap();
+                prop_assert_eq!(read.steps(), steps.clone());
+                prop_assert_eq!((read.latest(), read.best()), (steps.last().copied(), best));
+                for &step in &steps {
+                    let (loaded, content) = read.load(Which::Step(step)).unwrap();
+                    prop_assert_eq!((loaded, x_of(content)), (step, step as i64));
+                }
+                let files = names_in(&run.path().join(FOLDER)).unwrap();
+                let files = files.iter().filter(|name| step_in(name).is_some()).count();
+                prop_assert_eq!(files, steps.len());
+            }
+        }
     }
 
     #[test]

@@ -155,6 +155,22 @@ impl State {
         }
     }
 
+    /// As [`State::value`], for a list whose length follows from the recipe: another length is refused.
+    pub fn list<T: Serialize + DeserializeOwned + 'static>(
+        &mut self,
+        name: &str,
+        v: &mut Vec<T>,
+    ) -> Result<()> {
+        let length = v.len();
+        self.value(name, v)?;
+        match v.len() {
+            restored if restored == length => Ok(()),
+            restored => {
+                Err(self.misfit(name, format!("saved with {restored} elements, needed with {length}")))
+            }
+        }
+    }
+
     /// Runs `f` with `name/` before every name.
     pub fn scope<R>(&mut self, name: &str, f: impl FnOnce(&mut State) -> Result<R>) -> Result<R> {
         let length = self.prefix.len();
@@ -276,6 +292,7 @@ pub(super) fn word(x: f64) -> &'static str {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use tch::Kind;
 
     #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
     struct Settings {
@@ -374,6 +391,20 @@ mod tests {
     }
 
     #[test]
+    fn a_list_keeps_its_length() {
+        let mut state = State::saving();
+        state.list("starts", &mut vec![true, false]).unwrap();
+        let (_, values) = state.finish().unwrap();
+        let mut state = State::loading(BTreeMap::new(), values.clone());
+        let mut restored = vec![false; 2];
+        state.list("starts", &mut restored).unwrap();
+        assert_eq!(restored, [true, false]);
+        let mut state = State::loading(BTreeMap::new(), values);
+        let message = state.list("starts", &mut vec![false; 3]).unwrap_err().to_string();
+        assert_eq!(message, "saved state: `starts`: saved with 2 elements, needed with 3");
+    }
+
+    #[test]
     fn nothing_is_saved_that_would_not_come_back() {
         let mut state = State::saving();
         let mut lost = Settings { name: String::new(), best: Some((1, f64::NAN)) };
@@ -392,7 +423,117 @@ mod tests {
         assert!(state.first_nan("fine").unwrap().is_none());
     }
 
+    /// One of each thing that can be visited.
+    #[derive(Debug)]
+    enum Part {
+        Fixed(Tensor),
+        Resizable(Tensor),
+        Vector(Vec<f64>),
+        Bytes(Vec<u8>),
+        List(Vec<Option<u64>>),
+        Number(f64),
+        Text(String),
+    }
+
+    fn any_tensor() -> impl Strategy<Value = Tensor> {
+        (proptest::collection::vec(0i64..4, 0..4), any::<[u8; 8]>(), 0usize..6).prop_map(
+            |(shape, bits, kind)| {
+                let kind = [Kind::Float, Kind::Double, Kind::Int64, Kind::Int, Kind::Uint8, Kind::Bool][kind];
+                let length = shape.iter().product::<i64>() as usize * kind.elt_size_in_bytes();
+                let bytes: Vec<u8> = bits.into_iter().cycle().take(length).collect();
+                let bytes = if kind == Kind::Bool { bytes.iter().map(|b| b & 1).collect() } else { bytes };
+                Tensor::f_from_data_size(&bytes, &shape, kind).unwrap()
+            },
+        )
+    }
+
+    fn any_part() -> impl Strategy<Value = Part> {
+        prop_oneof![
+            any_tensor().prop_map(Part::Fixed),
+            any_tensor().prop_map(Part::Resizable),
+            proptest::collection::vec(proptest::num::f64::ANY, 0..5).prop_map(Part::Vector),
+            any::<Vec<u8>>().prop_map(Part::Bytes),
+            any::<Vec<Option<u64>>>().prop_map(Part::List),
+            proptest::num::f64::ANY.prop_map(Part::Number),
+            any::<String>().prop_map(Part::Text),
+        ]
+    }
+
+    impl Part {
+        /// What the same program holds before it loads.
+        fn blank(&self) -> Part {
+            match self {
+                Part::Fixed(t) => Part::Fixed(t.zeros_like()),
+                Part::Resizable(t) => {
+                    Part::Resizable(Tensor::zeros(vec![0; t.dim()], (t.kind(), t.device())))
+                }
+                Part::Vector(_) => Part::Vector(vec![1.0]),
+                Part::Bytes(_) => Part::Bytes(vec![1]),
+                Part::List(list) => Part::List(vec![None; list.len()]),
+                Part::Number(_) => Part::Number(0.5),
+                Part::Text(_) => Part::Text("x".into()),
+            }
+        }
+
+        fn visit(&mut self, name: &str, s: &mut State) -> Result<()> {
+            match self {
+                Part::Fixed(t) => s.tensor(name, t),
+                Part::Resizable(t) => s.resizable(name, t),
+                Part::Vector(v) => s.vector(name, v),
+                Part::Bytes(v) => s.vector(name, v),
+                Part::List(v) => s.list(name, v),
+                Part::Number(x) => s.value(name, x),
+                Part::Text(x) => s.value(name, x),
+            }
+        }
+
+        /// The content bit for bit; which NaN a number is does not count.
+        fn bits(&self) -> (Vec<i64>, Vec<u8>) {
+            let of = |t: &Tensor| {
+                let mut bytes = vec![0; t.numel() * t.kind().elt_size_in_bytes()];
+                t.copy_data_u8(&mut bytes, t.numel());
+                (t.size(), bytes)
+            };
+            match self {
+                Part::Fixed(t) | Part::Resizable(t) => of(t),
+                Part::Vector(v) => of(&Tensor::from_slice(v)),
+                Part::Bytes(v) => (vec![], v.clone()),
+                Part::List(v) => (vec![], format!("{v:?}").into_bytes()),
+                Part::Number(x) if x.is_nan() => (vec![], b"NaN".to_vec()),
+                Part::Number(x) => (vec![], x.to_le_bytes().to_vec()),
+                Part::Text(x) => (vec![], x.clone().into_bytes()),
+            }
+        }
+    }
+
+    fn visit(parts: &mut [(String, Part)], s: &mut State) -> Result<()> {
+        parts.iter_mut().enumerate().try_for_each(|(i, (name, part))| {
+            s.scope(&format!("scope{}", i % 2), |s| part.visit(&format!("{i}{name}"), s))
+        })
+    }
+
     proptest! {
+        #[test]
+        fn a_file_gives_everything_back(
+            mut parts in proptest::collection::vec((any::<String>(), any_part()), 0..8),
+        ) {
+            let mut state = State::saving();
+            visit(&mut parts, &mut state).unwrap();
+            let (tensors, values) = state.finish().unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("x.safetensors");
+            crate::run::tensor_file::write(&path, &tensors, &values).unwrap();
+
+            let (tensors, values) = crate::run::tensor_file::read(&path).unwrap();
+            let mut loaded: Vec<_> = parts.iter().map(|(name, part)| (name.clone(), part.blank())).collect();
+            let mut state = State::loading(tensors, values);
+            visit(&mut loaded, &mut state).unwrap();
+            state.finish().unwrap();
+            for ((name, saved), (_, loaded)) in parts.iter().zip(&loaded) {
+                prop_assert_eq!(saved.bits(), loaded.bits(), "{}", name);
+            }
+        }
+
         #[test]
         fn numbers_are_exact(x in any::<f64>(), y in any::<f32>(), n in any::<u64>()) {
             let (mut a, mut b, mut c, mut d) = (x, y, n, Some(x));

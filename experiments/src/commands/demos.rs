@@ -3,6 +3,7 @@
 use super::check_output;
 use crate::problem::{Done, Outcome, failed};
 use crate::program::Shared;
+use anyhow::Result;
 use clap::{Args, Subcommand};
 use imago_agents::{DemoSelection, Demonstrations};
 use std::path::PathBuf;
@@ -40,18 +41,25 @@ enum Command {
     },
 }
 
-/// Runs the command.
-pub fn run(arguments: &Arguments, shared: &Shared) -> Outcome {
-    match &arguments.command {
-        Command::Info { file } => info(&Demonstrations::load(file)?, shared),
+/// The demonstrations that the command is about.
+pub fn chosen(arguments: &Arguments, shared: &Shared) -> Result<Demonstrations> {
+    Ok(match &arguments.command {
+        Command::Info { file } => Demonstrations::load(file)?,
         Command::Subsample { file, skip, episodes, stride, to } => {
             check_output(to, shared.force)?;
             let selection = DemoSelection { skip: *skip, episodes: *episodes, stride: *stride };
-            let chosen = Demonstrations::load(file)?.select(&selection)?;
-            chosen.save(to).map_err(failed)?;
-            info(&chosen, shared)
+            Demonstrations::load(file)?.select(&selection)?
         }
+    })
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments, shared: &Shared) -> Outcome {
+    let chosen = chosen(arguments, shared)?;
+    if let Command::Subsample { to, .. } = &arguments.command {
+        chosen.save(to).map_err(failed)?;
     }
+    info(&chosen, shared)
 }
 
 fn info(demonstrations: &Demonstrations, shared: &Shared) -> Outcome {

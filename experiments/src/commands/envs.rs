@@ -2,7 +2,7 @@
 
 use crate::problem::{Done, Outcome, failed};
 use crate::program::{Program, Shared};
-use anyhow::anyhow;
+use anyhow::{Result, anyhow, ensure};
 use clap::{Args, Subcommand};
 use imago_envs::EnvSpec;
 use imago_envs::check::{self, Effort, Report, Severity};
@@ -35,9 +35,9 @@ struct Check {
 
 /// Runs the command.
 pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome {
-    match &arguments.command {
-        None | Some(Command::List) => list(program, shared),
-        Some(Command::Check(arguments)) => check(program, arguments, shared),
+    match subject(arguments)? {
+        None => list(program, shared),
+        Some((spec, seconds)) => check(program, &spec, seconds, shared),
     }
 }
 
@@ -58,16 +58,19 @@ fn list(program: &Program, shared: &Shared) -> Outcome {
     Ok(Done::Finished)
 }
 
-fn check(program: &Program, arguments: &Check, shared: &Shared) -> Outcome {
+/// What is to be checked, if anything, and for how long.
+pub fn subject(arguments: &Arguments) -> Result<Option<(EnvSpec, Duration)>> {
+    let Some(Command::Check(arguments)) = &arguments.command else { return Ok(None) };
     let seconds = Duration::try_from_secs_f64(arguments.seconds).unwrap_or_default();
-    if seconds.is_zero() {
-        return Err(anyhow!("--seconds must be a number above 0, not {}", arguments.seconds).into());
-    }
-    let spec = EnvSpec::parse(&arguments.env)?;
+    ensure!(!seconds.is_zero(), "--seconds must be a number above 0, not {}", arguments.seconds);
+    Ok(Some((EnvSpec::parse(&arguments.env)?, seconds)))
+}
+
+fn check(program: &Program, spec: &EnvSpec, seconds: Duration, shared: &Shared) -> Outcome {
     if !shared.quiet {
-        eprintln!("checking {} for about {} s", spec.id, arguments.seconds);
+        eprintln!("checking {} for about {} s", spec.id, seconds.as_secs_f64());
     }
-    let report = check::check(&program.envs, &spec, &Effort::whole(seconds))?;
+    let report = check::check(&program.envs, spec, &Effort::whole(seconds))?;
     if shared.json {
         let mut json = serde_json::to_value(&report)?;
         json["format"] = 1.into();

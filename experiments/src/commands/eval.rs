@@ -64,12 +64,18 @@ fn ends(program: &Program, loaded: &Loaded, env: &EnvSpec, seed: u64) -> Result<
     Ok((random, expert))
 }
 
+/// Who is measured, and where.
+pub fn subject(program: &Program, arguments: &Arguments) -> Result<(Loaded, EnvSpec)> {
+    ensure!(arguments.episodes > 0, "--episodes must be at least 1");
+    let loaded = runs::load(program, &arguments.run)?;
+    let env = loaded.env(arguments.env.as_deref())?;
+    Ok((loaded, env))
+}
+
 /// Runs the command.
 pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome {
     tch::set_num_threads(1);
-    ensure_positive(arguments.episodes)?;
-    let loaded = runs::load(program, &arguments.run)?;
-    let env = loaded.env(arguments.env.as_deref())?;
+    let (loaded, env) = subject(program, arguments)?;
     let seed = shared.seed.unwrap_or(loaded.recipe.run.seed);
     let actor = Actor::Policy { policy: &loaded.policy, deterministic: !arguments.stochastic };
     let episodes = runs::fresh_episodes(program, &env, &actor, arguments.episodes, seed, "reporting", false)?;
@@ -113,9 +119,4 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
         );
     }
     Ok(Done::Finished)
-}
-
-fn ensure_positive(episodes: usize) -> Result<()> {
-    ensure!(episodes > 0, "--episodes must be at least 1");
-    Ok(())
 }

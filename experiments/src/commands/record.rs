@@ -4,8 +4,8 @@ use super::check_output;
 use crate::assemble;
 use crate::problem::{Done, Outcome, failed};
 use crate::program::{Program, Shared};
-use crate::runs::{self, Score};
-use anyhow::{Context, anyhow};
+use crate::runs::{self, Loaded, Score};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::{Args, ValueEnum};
 use imago::rollout::Actor;
 use imago_agents::Demonstrations;
@@ -42,24 +42,28 @@ pub struct Arguments {
     env: Option<String>,
 }
 
+/// Whose policy acts (nobody's: a random one), and where.
+pub fn actor(program: &Program, arguments: &Arguments, shared: &Shared) -> Result<(Option<Loaded>, EnvSpec)> {
+    check_output(&arguments.to, shared.force)?;
+    ensure!(arguments.episodes > 0, "--episodes must be at least 1");
+    let loaded = arguments.run.as_ref().map(|run| runs::load(program, run)).transpose()?;
+    let env = match &loaded {
+        Some(loaded) => loaded.env(arguments.env.as_deref())?,
+        None => EnvSpec::parse(arguments.env.as_deref().context("--policy needs --env")?)?,
+    };
+    Ok((loaded, env))
+}
+
 /// Runs the command.
 pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome {
     tch::set_num_threads(1);
-    check_output(&arguments.to, shared.force)?;
-    if arguments.episodes == 0 {
-        return Err(anyhow!("--episodes must be at least 1").into());
-    }
-    let loaded = arguments.run.as_ref().map(|run| runs::load(program, run)).transpose()?;
-    let (env, actor, seed) = match &loaded {
+    let (loaded, env) = actor(program, arguments, shared)?;
+    let (actor, seed) = match &loaded {
         Some(loaded) => (
-            loaded.env(arguments.env.as_deref())?,
             Actor::Policy { policy: &loaded.policy, deterministic: !arguments.stochastic },
             loaded.recipe.run.seed,
         ),
-        None => {
-            let id = arguments.env.as_deref().context("--policy needs --env")?;
-            (EnvSpec::parse(id)?, Actor::Random, 0)
-        }
+        None => (Actor::Random, 0),
     };
     let seed = shared.seed.unwrap_or(seed);
     let spaces = assemble::evaluation_group(program, &env, 1)?;

@@ -178,14 +178,24 @@ fn check_same(stored: &str, now: &str, run: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs the command.
-pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome {
+/// What a command line asks for, checked as far as that goes without environments.
+pub struct Plan {
+    source: Source,
+    /// Where to, if the caller said so.
+    directory: Option<PathBuf>,
+    /// The run to go on with, if there is one in it.
+    existing: Option<PathBuf>,
+    recipe: Recipe,
+    /// What to do about demonstrations that it does not name.
+    missing: Option<String>,
+}
+
+/// Reads the recipe and decides between a new run and an old one.
+pub fn plan(program: &Program, arguments: &Arguments, shared: &Shared) -> Result<Plan> {
     let source = find(&arguments.recipe)?;
     let mut directory = arguments.run_dir.clone();
     if arguments.resume && directory.is_none() {
-        if source.run.is_none() {
-            return Err(anyhow!("--resume needs --run-dir DIR, or a run in place of the recipe").into());
-        }
+        ensure!(source.run.is_some(), "--resume needs --run-dir DIR, or a run in place of the recipe");
         directory = Some(source.directory.clone());
     }
     let existing = directory.as_ref().filter(|path| arguments.resume && Directory::holds_run(path)).cloned();
@@ -211,6 +221,12 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
         check_same(&stored_recipe.to_toml()?, &asked.to_toml()?, path)?;
         recipe = asked;
     }
+    Ok(Plan { source, directory, existing, recipe, missing })
+}
+
+/// Runs the command.
+pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome {
+    let Plan { source, directory, existing, mut recipe, missing } = plan(program, arguments, shared)?;
     let look = |recipe: &Recipe| match &recipe.env {
         Some(env) if recipe.run.check_env => first_look(program, env, shared.quiet, !arguments.dry_run),
         _ => Ok(()),

@@ -5,7 +5,7 @@ use super::record::Builtin;
 use crate::gif_file::GifFile;
 use crate::problem::{Done, Outcome, Problem, failed};
 use crate::program::{Program, Shared};
-use crate::runs;
+use crate::runs::{self, Loaded};
 use crate::terminal::Terminal;
 use anyhow::{Context, Error, Result, anyhow, ensure};
 use clap::Args;
@@ -166,25 +166,31 @@ fn with_pictures(program: &Program, spec: &EnvSpec, actor: &Actor) -> Result<(Bo
     Ok((env, first))
 }
 
-/// Runs the command.
-pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome {
-    tch::set_num_threads(1);
+/// Whose policy acts (nobody's: a random one), and where.
+pub fn actor(program: &Program, arguments: &Arguments, shared: &Shared) -> Result<(Option<Loaded>, EnvSpec)> {
     ensure_positive(arguments.episodes)?;
     if let Some(path) = &arguments.to {
         check_output(path, shared.force)?;
         ensure_gif(path)?;
     }
     let loaded = arguments.run.as_ref().map(|run| runs::load(program, run)).transpose()?;
-    let (spec, actor, seed) = match &loaded {
+    let env = match &loaded {
+        Some(loaded) => loaded.env(arguments.env.as_deref())?,
+        None => EnvSpec::parse(arguments.env.as_deref().context("--policy needs --env")?)?,
+    };
+    Ok((loaded, env))
+}
+
+/// Runs the command.
+pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome {
+    tch::set_num_threads(1);
+    let (loaded, spec) = actor(program, arguments, shared)?;
+    let (actor, seed) = match &loaded {
         Some(loaded) => (
-            loaded.env(arguments.env.as_deref())?,
             Actor::Policy { policy: &loaded.policy, deterministic: !arguments.stochastic },
             loaded.recipe.run.seed,
         ),
-        None => {
-            let id = arguments.env.as_deref().context("--policy needs --env")?;
-            (EnvSpec::parse(id)?, Actor::Random, 0)
-        }
+        None => (Actor::Random, 0),
     };
     let seed = shared.seed.unwrap_or(seed);
     let (env, first) = with_pictures(program, &spec, &actor)?;
