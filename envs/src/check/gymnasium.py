@@ -9,7 +9,7 @@ import warnings
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Tuple
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 from gymnasium.utils.env_checker import check_env, data_equivalence
 
 VIOLATION, WARNING = True, False
@@ -55,13 +55,26 @@ def leaves(space, value, name=""):
         yield name, space, value
 
 
+def mask_of(info):
+    """The action mask, if the environment gives one."""
+    return info.get("action_mask") if isinstance(info, dict) else None
+
+
 def sample(space, info):
     """A random action that `info` allows."""
-    mask = info.get("action_mask") if isinstance(info, dict) else None
-    if mask is not None and isinstance(space, Discrete):
-        return space.sample(mask=np.asarray(mask, np.int8))
-    if mask is not None and isinstance(space, MultiDiscrete):
-        return space.sample(mask=tuple(np.asarray(part, np.int8) for part in mask))
+    mask = mask_of(info)
+    if mask is None:
+        return space.sample()
+    flat = np.hstack([np.ravel(part) for part in mask]) if isinstance(mask, tuple) else np.ravel(mask)
+    flat = (flat != 0).astype(np.int8)
+    if isinstance(space, Discrete):
+        return space.sample(mask=flat)
+    if isinstance(space, MultiDiscrete):
+        return space.sample(mask=tuple(np.split(flat, np.cumsum(space.nvec)[:-1])))
+    if isinstance(space, MultiBinary):
+        off, on = flat.reshape(-1, 2).T
+        # Gymnasium's own notation: 0 and 1 are forced, 2 is free.
+        return space.sample(mask=np.where(off & on, 2, on).astype(np.int8).reshape(space.shape))
     return space.sample()
 
 
@@ -109,7 +122,8 @@ def examine(env, seconds, whole):
             )
             found.append((WARNING, "aliasing", text))
             break
-    if whole:
+    # Gymnasium's checker knows nothing of masks: it would do what they forbid.
+    if whole and mask_of(info) is None:
         found.extend(gymnasiums_own(env))
     for doing in ("close", "a second close"):
         try:
