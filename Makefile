@@ -56,16 +56,17 @@ $(CARGO_FUZZ):
 tests/fuzz/Cargo.lock: Cargo.lock
 	cp $< $@
 
+# Whole paths: the fuzzer of command lines works in a directory of its own.
 fuzz: setup $(CARGO_FUZZ) tests/fuzz/Cargo.lock ## look for what makes it panic: FUZZ_SECONDS=60 each, FUZZER=recipes for one
 	@$(if $(wildcard $(TARGET)/fuzz),,echo "First build: about 6 minutes on 2 cores, 3 GB in $(TARGET)/fuzz.")
-	$(CARGO_FUZZ) build --fuzz-dir tests/fuzz --sanitizer none --target-dir $(TARGET)/fuzz
+	$(CARGO_FUZZ) build --fuzz-dir $(CURDIR)/tests/fuzz --sanitizer none --target-dir $(TARGET)/fuzz
 	@set -e; files=$$(mktemp -d $$([ ! -w /dev/shm ] || echo -p /dev/shm)); trap 'rm -rf "$$files"' EXIT; \
 	for fuzzer in $(FUZZERS); do \
 		echo "== $$fuzzer: $(FUZZ_SECONDS) seconds"; \
-		found=$(TARGET)/fuzz/corpus/$$fuzzer; mkdir -p $$found; \
+		found=$(abspath $(TARGET))/fuzz/corpus/$$fuzzer; mkdir -p $$found; \
 		words=; [ ! -f tests/fuzz/$$fuzzer.dict ] || words=-dict=tests/fuzz/$$fuzzer.dict; \
-		TMPDIR=$$files $(CARGO_FUZZ) run --fuzz-dir tests/fuzz --sanitizer none --target-dir $(TARGET)/fuzz $$fuzzer \
-			$$found tests/fuzz/seeds/$$fuzzer -- $$words \
+		TMPDIR=$$files $(CARGO_FUZZ) run --fuzz-dir $(CURDIR)/tests/fuzz --sanitizer none --target-dir $(TARGET)/fuzz $$fuzzer \
+			$$found $(CURDIR)/tests/fuzz/seeds/$$fuzzer -- $$words \
 			-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -timeout=20 -max_len=16384 -print_final_stats=1; \
 	done
 
