@@ -153,7 +153,9 @@ fn every_native_environment_passes() {
     for (id, _) in registry.ids() {
         assert!(registry.is_builtin(id));
         let report = check(&registry, &EnvSpec::new(id), &short()).unwrap();
-        let rules: Vec<_> = report.findings.iter().map(|finding| finding.rule).collect();
+        // Memory is the process's, and other tests run in it.
+        let rules = report.findings.iter().map(|finding| finding.rule);
+        let rules: Vec<_> = rules.filter(|&rule| rule != "memory").collect();
         // Its torque goes up to 2.
         let expected: &[&str] = if id == "Pendulum-v1" { &["action bounds"] } else { &[] };
         assert_eq!(rules, expected, "{id}: {:?}", report.findings);

@@ -240,8 +240,11 @@ fn nobody_does_what_a_mask_forbids() {
              --run-dir {env}-gail"
         ));
     }
-    let said = place.run(&format!(
+    let train = format!(
         "train ppo/cartpole --set env.id=gym:kinds:Stuck-v0 --set run.total_steps=1024 {SMALL} --run-dir stuck"
-    ));
+    );
+    // Found before the run begins, or in the middle of it by who did not want the check.
+    place.refuses(&train, &["`gym:kinds:Stuck-v0`", "its action mask allows no action"]);
+    let said = place.run(&format!("{train} --set run.check_env=false"));
     said.exits(1).says(&["`gym:kinds:Stuck-v0`", "its action mask allows no action"]);
 }

@@ -154,7 +154,7 @@ fn windows(u: usize, v: usize) -> f32 {
 
 fn crates(u: usize, v: usize) -> f32 {
     let (u, v) = (u % 32, v % 32);
-    let border = u < 4 || u > 27 || v < 4 || v > 27;
+    let border = !(4..=27).contains(&u) || !(4..=27).contains(&v);
     let brace = u.abs_diff(v) < 3;
     let board = 0.25 + 0.15 * f32::from(u8::from(v % 8 > 1));
     (if border || brace { 0.85 } else { board }) + 0.15 * grain(u, v)
