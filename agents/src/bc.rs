@@ -209,7 +209,7 @@ impl Train for Bc {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use imago::nn::{Activation, Choice, Decision, PolicySpec, TorsoKind, TorsoSpec};
+    use imago::nn::{Choice, Decision, PolicySpec, TorsoSpec};
     use imago_envs::{Leaf, Space};
 
     fn cloned(config: BcConfig) -> Bc {
@@ -218,7 +218,7 @@ mod tests {
         let (observation, action) = (Space::floats(&[1], -1.0, 1.0), Space::discrete(2));
         let demonstrations =
             Demonstrations::from_pairs(observation.clone(), action.clone(), observations, actions);
-        let torso = TorsoSpec { kind: TorsoKind::Mlp, hidden: vec![16], activation: Activation::Tanh };
+        let torso = TorsoSpec::perceptron(&[16]);
         let spec = PolicySpec {
             observation,
             action,

@@ -477,7 +477,7 @@ mod tests {
             let spec = PolicySpec {
                 observation: observation.clone(),
                 action: action.clone(),
-                torso: TorsoSpec { kind, hidden, activation },
+                torso: TorsoSpec { kind, activation, ..TorsoSpec::perceptron(&hidden) },
                 shared: shared || image.is_some(),
                 value_heads: heads,
                 normalise: normalise && image.is_none(),

@@ -3,7 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use imago::Stream;
-use imago::nn::{Activation, ActorCritic, PolicySpec, TorsoKind, TorsoSpec};
+use imago::nn::{ActorCritic, PolicySpec, TorsoSpec};
 use imago::rollout::{Collector, CollectorSpec};
 use imago::run::{Log, Train};
 use imago::signal::{Extrinsic, Signals, Stacked, ValueHead, When};
@@ -73,7 +73,7 @@ fn spec(normalise: bool) -> PolicySpec {
     PolicySpec {
         observation: Space::floats(&[2], -2.0, 2.0),
         action: Space::discrete(2),
-        torso: TorsoSpec { kind: TorsoKind::Mlp, hidden: vec![16], activation: Activation::Tanh },
+        torso: TorsoSpec::perceptron(&[16]),
         shared: false,
         value_heads: 1,
         normalise,

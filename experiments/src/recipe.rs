@@ -6,7 +6,7 @@
 use crate::nearest::nearest;
 use crate::strict::{Source, all_keys, apply_override, keys_of, kind_of, section};
 use anyhow::{Result, bail, ensure};
-use imago::nn::{Activation, PolicySpec, TorsoKind, TorsoSpec};
+use imago::nn::{Activation, PolicySpec, Precision, TorsoKind, TorsoSpec};
 use imago::signal::{RewardNorm, Schedule, When};
 use imago_agents::{BcConfig, DemoSelection, GailConfig, PpoConfig};
 use imago_envs::{EnvSpec, Space};
@@ -112,6 +112,8 @@ pub struct PolicyConfig {
     pub normalise: bool,
     /// Initial log standard deviation of continuous actions.
     pub log_std: f64,
+    /// Arithmetic of the convolutions: "f32", or "bf16" with weights in f32, which pays on processors with AMX.
+    pub precision: Precision,
 }
 
 impl Default for PolicyConfig {
@@ -123,6 +125,7 @@ impl Default for PolicyConfig {
             shared: None,
             normalise: false,
             log_std: 0.0,
+            precision: Precision::F32,
         }
     }
 }
@@ -151,6 +154,7 @@ impl PolicyConfig {
                 kind: self.torso,
                 hidden: whole.hidden.unwrap_or_default(),
                 activation: whole.activation.unwrap_or(Activation::Tanh),
+                precision: self.precision,
             },
             shared: whole.shared.unwrap_or_default(),
             value_heads,

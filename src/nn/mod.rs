@@ -17,4 +17,6 @@ pub use distribution::Distribution;
 pub use flat::{Flat, Init, Layout, Slot};
 pub use normaliser::RunningNorm;
 pub use policy::{ActorCritic, Evaluated, Head, PolicySpec, Snapshot};
-pub use torso::{Activation, Linear, Mlp, Torso, TorsoKind, TorsoSpec, features_of, standardised_features};
+pub use torso::{
+    Activation, Linear, Mlp, Precision, Torso, TorsoKind, TorsoSpec, features_of, standardised_features,
+};

@@ -4,7 +4,7 @@ use super::compact::{Choice, Compact, Decision};
 use super::distribution::Distribution;
 use super::flat::{Flat, Init, Layout};
 use super::normaliser::RunningNorm;
-use super::torso::{Linear, Torso, TorsoKind, TorsoSpec};
+use super::torso::{Linear, Precision, Torso, TorsoKind, TorsoSpec};
 use crate::memory::{leaf_of, slice};
 use crate::random::Stream;
 use crate::run::State;
@@ -160,8 +160,8 @@ impl ActorCritic {
             spec.normalise.then(|| RunningNorm::new(observed, 1e-8, Some(10.0)).only(standardised));
         let parameters = parameters(layout)?;
         let compact = match spec.head() {
-            // Masks are the slow path's.
-            _ if spec.masked => None,
+            // Masks and other arithmetic are the slow path's.
+            _ if spec.masked || spec.torso.precision != Precision::F32 => None,
             Head::Categorical | Head::DiagonalGaussian => Compact::new(
                 &parameters.layout,
                 &spec.observation,
@@ -337,12 +337,11 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::memory::field_of;
-    use crate::nn::Activation;
     use imago_envs::LeafBuf;
     use tch::Kind;
 
     fn spec(observation: Space, action: Space, kind: TorsoKind, hidden: &[i64]) -> PolicySpec {
-        let torso = TorsoSpec { kind, hidden: hidden.into(), activation: Activation::Tanh };
+        let torso = TorsoSpec { kind, ..TorsoSpec::perceptron(hidden) };
         PolicySpec {
             observation,
             action,
@@ -528,6 +527,30 @@ mod tests {
         let mut old = serde_json::to_value(&spec).unwrap();
         assert_eq!(old.as_object_mut().unwrap().remove("masked"), Some(false.into()));
         assert_eq!(serde_json::from_value::<PolicySpec>(old).unwrap(), spec);
+    }
+
+    #[test]
+    fn bfloat16_changes_the_last_digits_and_keeps_weights_and_gradients_in_floats() {
+        let whole = spec(image(42, 4), Space::discrete(4), TorsoKind::Icm, &[32]);
+        let whole = PolicySpec { shared: true, ..whole };
+        let mut short = whole.clone();
+        short.torso.precision = Precision::Bf16;
+        let [whole, mut short] =
+            [whole, short].map(|spec| ActorCritic::new(spec, &mut Stream::new(0, "init", 0, 0)).unwrap());
+        assert!(whole.compact().is_some() && short.compact().is_none());
+        let pixels = (Stream::new(1, "pixels", 0, 0).uniforms(&[8, 42, 42, 4]) * 255.0).to_kind(Kind::Uint8);
+        let (exact, rounded) = (whole.forward(&pixels).1, short.forward(&pixels).1);
+        let difference = (&exact - &rounded).abs().max().double_value(&[]);
+        let size = exact.abs().max().double_value(&[]);
+        assert!(difference > 0.0 && difference < 0.03 * size, "{difference} of {size}");
+        short.parameters.backward(&rounded.square().mean(Kind::Float)).unwrap();
+        assert_eq!(
+            (short.parameters.weights.kind(), short.parameters.gradient.kind()),
+            (Kind::Float, Kind::Float)
+        );
+        let first = &short.parameters.layout[0];
+        assert!(first.name.contains("convolution0"), "{}", first.name);
+        assert!(slice::<f32>(&short.parameters.gradient)[..first.len()].iter().any(|&g| g != 0.0));
     }
 
     #[test]

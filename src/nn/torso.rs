@@ -112,6 +112,43 @@ pub struct TorsoSpec {
     pub hidden: Vec<i64>,
     /// After every layer.
     pub activation: Activation,
+    /// Arithmetic of the convolutions. Absent in files of before there was a choice.
+    #[serde(default)]
+    pub precision: Precision,
+}
+
+impl TorsoSpec {
+    /// Fully connected layers of these widths with tanh.
+    pub fn perceptron(hidden: &[i64]) -> Self {
+        Self {
+            kind: TorsoKind::Mlp,
+            hidden: hidden.into(),
+            activation: Activation::Tanh,
+            precision: Precision::F32,
+        }
+    }
+}
+
+/// Arithmetic of convolutions. Weights, their gradients and Adam are 32-bit floats either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// Weights, images and what lies between two convolutions are rounded to bfloat16; sums are libtorch's. Pays on
+    /// processors with AMX.
+    Bf16,
+}
+
+impl Precision {
+    /// The kind of tensor convolutions compute with.
+    fn kind(self) -> Kind {
+        match self {
+            Precision::F32 => Kind::Float,
+            Precision::Bf16 => Kind::BFloat16,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -143,6 +180,7 @@ struct Image {
     /// Channels, height, width.
     shape: [i64; 3],
     convolutions: Vec<Convolution>,
+    precision: Precision,
 }
 
 /// Channels, height and width of an image space, and whether channels come last: the shortest of first and
@@ -161,11 +199,11 @@ impl Image {
     fn new(
         layout: &mut Layout,
         name: &str,
-        kind: TorsoKind,
+        spec: &TorsoSpec,
         space: &Space,
         field: Option<String>,
     ) -> Result<(Self, i64)> {
-        let filters: &[(i64, i64, i64, i64)] = match kind {
+        let filters: &[(i64, i64, i64, i64)] = match spec.kind {
             TorsoKind::Mlp => &[],
             TorsoKind::Nature => &[(32, 8, 4, 0), (64, 4, 2, 0), (64, 3, 1, 0)],
             TorsoKind::Icm => &[(32, 3, 2, 1); 4],
@@ -194,17 +232,19 @@ impl Image {
                 )));
             }
         }
-        Ok((Self { field, shape, convolutions }, channels * height * width))
+        Ok((Self { field, shape, convolutions, precision: spec.precision }, channels * height * width))
     }
 
     /// `[B, C, H, W]` → `[B, features]`.
     fn forward(&self, flat: &Flat, x: &Tensor, activation: Activation) -> Tensor {
-        let x = self.convolutions.iter().fold(x.shallow_clone(), |x, layer| {
-            let (weight, bias) = (flat.get(layer.weight), flat.get(layer.bias));
+        // Casts to the kind that a tensor already has cost nothing.
+        let cast = |x: &Tensor| x.to_kind(self.precision.kind());
+        let x = self.convolutions.iter().fold(cast(x), |x, layer| {
+            let (weight, bias) = (cast(flat.get(layer.weight)), cast(flat.get(layer.bias)));
             let (stride, padding) = ([layer.stride; 2], [layer.padding; 2]);
-            activation.apply(x.conv2d(weight, Some(bias), stride, padding, [1, 1], 1))
+            activation.apply(x.conv2d(&weight, Some(&bias), stride, padding, [1, 1], 1))
         });
-        x.flatten(1, -1)
+        x.flatten(1, -1).to_kind(Kind::Float)
     }
 
     fn features(&self) -> i64 {
@@ -225,7 +265,7 @@ impl Torso {
             Space::Fields(fields) => {
                 for field in fields.iter().filter(|field| is_image(&field.space)) {
                     let (name, called) = (format!("{name}/{}", field.name), Some(field.name.clone()));
-                    let (image, features) = Image::new(layout, &name, spec.kind, &field.space, called)?;
+                    let (image, features) = Image::new(layout, &name, spec, &field.space, called)?;
                     input += features - image.features();
                     images.push(image);
                 }
@@ -237,7 +277,7 @@ impl Torso {
                 }
             }
             _ => {
-                let (image, features) = Image::new(layout, name, spec.kind, space, None)?;
+                let (image, features) = Image::new(layout, name, spec, space, None)?;
                 (images, input) = (vec![image], features);
             }
         }

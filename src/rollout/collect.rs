@@ -534,7 +534,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::allocations;
-    use crate::nn::{Activation, TorsoKind, TorsoSpec};
+    use crate::nn::TorsoSpec;
     use imago_envs::{Each, Env, Leaf, Step};
     use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -575,7 +575,7 @@ mod tests {
         let policy = PolicySpec {
             observation: Space::floats(&[2], 0.0, 1000.0),
             action: Space::floats(&[1], -0.01, 0.01),
-            torso: TorsoSpec { kind: TorsoKind::Mlp, hidden: vec![8], activation: Activation::Tanh },
+            torso: TorsoSpec::perceptron(&[8]),
             shared: false,
             value_heads: 2,
             normalise: false,

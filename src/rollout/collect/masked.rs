@@ -5,7 +5,7 @@
 use super::*;
 use crate::allocations;
 use crate::memory::field_of;
-use crate::nn::{Activation, TorsoKind, TorsoSpec};
+use crate::nn::TorsoSpec;
 use imago_envs::{Each, Env, Leaf, Step};
 
 /// Two dials. What is allowed of them changes with every step and with the episode; so does what is seen, which is
@@ -84,7 +84,7 @@ fn collector(workers: usize) -> Collector {
     let policy = PolicySpec {
         observation: observation(),
         action: Space::multi_discrete(&[3, 2]),
-        torso: TorsoSpec { kind: TorsoKind::Mlp, hidden: vec![8], activation: Activation::Tanh },
+        torso: TorsoSpec::perceptron(&[8]),
         shared: false,
         value_heads: 1,
         normalise: true,

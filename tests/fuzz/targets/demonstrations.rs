@@ -3,7 +3,7 @@
 
 use super::container;
 use imago::Stream;
-use imago::nn::{Activation, ActorCritic, PolicySpec, TorsoKind, TorsoSpec};
+use imago::nn::{ActorCritic, PolicySpec, TorsoSpec};
 use imago_agents::{DemoSelection, Demonstrations, Gail, GailConfig};
 
 /// Inputs of the largest network that is built.
@@ -55,7 +55,7 @@ fn learn(demonstrations: &Demonstrations) {
         return;
     }
     let rng = &mut Stream::new(0, "fuzzing", 0, 0);
-    let torso = TorsoSpec { kind: TorsoKind::Mlp, hidden: vec![2], activation: Activation::Tanh };
+    let torso = TorsoSpec::perceptron(&[2]);
     let spec = PolicySpec {
         observation: observation.clone(),
         action: action.clone(),
