@@ -1,6 +1,7 @@
 //! A tensor's memory as a Rust slice or as numbers of another type, without a copy.
 
 use imago_envs::{Dtype, Field, Leaf};
+use std::sync::atomic::AtomicI64;
 use tch::{Kind, Tensor, kind::Element};
 
 /// The values of a contiguous tensor in main memory.
@@ -80,7 +81,11 @@ unsafe impl<T: Send> Send for Column<T> {}
 impl<T: Element> Column<T> {
     /// Zeros of `shape`.
     pub fn zeros(shape: &[i64]) -> Self {
-        let mut tensor = Tensor::zeros(shape, (T::KIND, tch::Device::Cpu));
+        Self::of(Tensor::zeros(shape, (T::KIND, tch::Device::Cpu)))
+    }
+
+    /// The memory of a contiguous tensor of this kind, which nobody else writes to meanwhile.
+    pub fn of(mut tensor: Tensor) -> Self {
         let values = slice_mut::<T>(&mut tensor);
         let (start, len) = (values.as_mut_ptr(), values.len());
         Self { tensor, start, len }
@@ -89,6 +94,16 @@ impl<T: Element> Column<T> {
     /// The whole of it as a tensor. Nobody keeps a view of it while the column is written.
     pub fn tensor(&self) -> &Tensor {
         &self.tensor
+    }
+}
+
+impl Column<i64> {
+    /// One number of it, for somebody who looks while it is written.
+    pub fn atomic(&self, index: usize) -> &AtomicI64 {
+        assert!(index < self.len, "{index} is not below {}", self.len);
+        // SAFETY: aligned memory that lives as long as `self`. Numbers that are read from outside meanwhile are
+        // written through here only.
+        unsafe { AtomicI64::from_ptr(self.start.add(index)) }
     }
 }
 

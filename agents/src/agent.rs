@@ -3,7 +3,7 @@
 use crate::Ppo;
 use imago::Result;
 use imago::nn::ActorCritic;
-use imago::rollout::{Actor, Collector, run_episodes};
+use imago::rollout::{Actor, Collected, Collector, run_episodes};
 use imago::run::{Log, State, Train};
 use imago::signal::{Evidence, Moment, Signals};
 use imago_envs::{Space, VecEnv};
@@ -89,6 +89,7 @@ pub struct Agent {
     iteration: u64,
     episodes: u64,
     terminated: u64,
+    faults: u64,
     returns: Option<Returns>,
 }
 
@@ -116,6 +117,7 @@ impl Agent {
             iteration: 0,
             episodes: 0,
             terminated: 0,
+            faults: 0,
             returns: None,
         }
     }
@@ -134,7 +136,11 @@ impl Train for Agent {
     fn iterate(&mut self, log: &mut Log) -> Result<()> {
         // Schedules count what came before: the first rollout learns at full rate, the last one still learns.
         let progress = self.step as f64 / self.total_steps.max(1) as f64;
-        let (rollout, finished) = self.collector.collect(&self.learner.policy)?;
+        let Collected { batch: rollout, finished, failures } = self.collector.collect(&self.learner.policy)?;
+        self.faults += failures.len() as u64;
+        if self.faults > 0 {
+            log.scalar("rollout/faults", self.faults as f64);
+        }
         self.step += rollout.len() as u64;
         for episode in finished {
             log.episode(episode.episode_return, episode.length);
@@ -159,6 +165,7 @@ impl Train for Agent {
         state.value("iteration", &mut self.iteration)?;
         state.value("episodes", &mut self.episodes)?;
         state.value("terminated", &mut self.terminated)?;
+        state.value("faults", &mut self.faults)?;
         state.value("returns", &mut self.returns)?;
         // The policy lies where behaviour cloning puts it too, so that everything that acts reads one name.
         self.learner.state(state)?;
@@ -172,7 +179,7 @@ impl Train for Agent {
             episodes: self.episodes,
             terminated: self.terminated,
         };
-        let mut fields = serde_json::json!({ "returns": self.returns });
+        let mut fields = serde_json::json!({ "returns": self.returns, "faults": self.faults });
         for stacked in &self.signals.stack {
             if let Some(verdict) = stacked.signal.verdict(&evidence) {
                 fields["verdict"][&stacked.name] = verdict.text.into();

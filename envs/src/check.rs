@@ -2,10 +2,11 @@
 
 mod gymnasium;
 
-use crate::env::{Env, EnvSpec, Finals, Row};
+use crate::env::{Env, EnvSpec};
 use crate::error::{Error, Result};
 use crate::gymnasium::Gymnasium;
 use crate::registry::Registry;
+use crate::row::RowBuf;
 use crate::space::{Leaf, LeafBuf, LeafMut, Space};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -546,13 +547,11 @@ impl Check<'_> {
             }
         };
         let seeds = |env: usize, episode: u64| env as u64 + n as u64 * episode;
-        let mut observation = LeafBuf::zeros(group.observation_space(), n);
+        let mut row = RowBuf::new(group.as_ref());
         let mut action = LeafBuf::zeros(group.action_space(), n);
-        let (mut reward, mut terminated) = (vec![0.0; n], vec![false; n]);
-        let (mut truncated, mut valid, mut finals) = (vec![false; n], vec![false; n], Finals::default());
         let mut mask = vec![true; n * group.action_space().choices()];
         let mut rng = ChaCha8Rng::seed_from_u64(0);
-        group.reset(&seeds, observation.leaf_mut())?;
+        group.reset(&seeds, row.observation.leaf_mut())?;
         let rate = measure(self.effort.time.mul_f64(0.2), || {
             group.action_mask(&mut mask)?;
             let (space, size, choices) =
@@ -561,16 +560,8 @@ impl Check<'_> {
                 let mask = &mask[i * choices..(i + 1) * choices];
                 draw(space, mask, &mut rng, action.leaf_mut().part(i, size));
             }
-            finals.clear();
-            let mut row = Row {
-                observation: observation.leaf_mut(),
-                reward: &mut reward,
-                terminated: &mut terminated,
-                truncated: &mut truncated,
-                valid: &mut valid,
-                finals: &mut finals,
-            };
-            group.step(action.leaf(), &seeds, &mut row)
+            group.step(action.leaf(), &seeds, &mut row.row())?;
+            row.faults.pop().map_or(Ok(()), |fault| Err(fault.error))
         })?;
         self.report.group_steps_per_second = Some(rate.per_second * n as f64);
         Ok(())

@@ -2,9 +2,11 @@
 
 use crate::error::{Error, Result};
 use crate::frame::Frame;
-use crate::space::{Leaf, LeafBuf, LeafMut, Space};
+use crate::row::{Fault, Row};
+use crate::space::{Leaf, LeafMut, Space};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use std::sync::atomic::Ordering;
 
 /// Which environment, with which arguments: everything that is needed to make it again elsewhere.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -143,64 +145,6 @@ impl<E: Env + ?Sized> Env for Box<E> {
     }
 }
 
-/// Row `t` of a rollout of `N` environments, written in place.
-pub struct Row<'a> {
-    /// What the policy sees next: after an end already the new episode's first observation. `[N, …]`
-    pub observation: LeafMut<'a>,
-    /// `[N]`
-    pub reward: &'a mut [f32],
-    /// `[N]`
-    pub terminated: &'a mut [bool],
-    /// `[N]`
-    pub truncated: &'a mut [bool],
-    /// `false` marks a row that belongs to no episode (the reset row of an engine that resets on the next
-    /// step). `[N]`
-    pub valid: &'a mut [bool],
-    /// The true final observation of every episode that ended in this row is pushed here.
-    pub finals: &'a mut Finals,
-}
-
-/// True final observations of one rollout: which environment, which observation. Keeps its buffers between
-/// rollouts.
-#[derive(Debug, Default)]
-pub struct Finals {
-    slots: Vec<(usize, LeafBuf)>,
-    len: usize,
-}
-
-impl Finals {
-    /// Forgets the content, keeps the buffers.
-    pub fn clear(&mut self) {
-        self.len = 0;
-    }
-
-    /// The ends so far: environment index, its final observation.
-    pub fn iter(&self) -> impl Iterator<Item = (usize, Leaf<'_>)> {
-        self.slots[..self.len].iter().map(|(env, leaf)| (*env, leaf.leaf()))
-    }
-
-    /// Number of ends so far.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether no episode has ended.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// A buffer for the final observation of environment `env`; allocates only the first time.
-    pub fn push(&mut self, env: usize, space: &Space) -> LeafMut<'_> {
-        if self.len == self.slots.len() {
-            self.slots.push((env, LeafBuf::zeros(space, 1)));
-        }
-        let slot = &mut self.slots[self.len];
-        self.len += 1;
-        slot.0 = env;
-        slot.1.leaf_mut()
-    }
-}
-
 /// A fixed group of environments of the same kind, stepped together.
 ///
 /// Ends are reset within the step: the row holds the next episode's first observation, `finals` the true last
@@ -241,10 +185,18 @@ pub trait VecEnv: Send {
     ) -> Result<Vec<usize>>;
 }
 
+/// How often in a row an environment may fail to begin anew before that is an error of the whole group.
+const RENEWALS: usize = 3;
+
+/// How to make one more environment.
+type Make<E> = Box<dyn Fn() -> Result<E> + Send>;
+
 /// Environments stepped one after another in a loop that the compiler sees through.
 pub struct Each<E: Env> {
     envs: Vec<E>,
     episodes: Vec<u64>,
+    /// Makes what takes the place of an environment that failed.
+    make: Option<Make<E>>,
 }
 
 impl<E: Env> Each<E> {
@@ -255,7 +207,51 @@ impl<E: Env> Each<E> {
     pub fn new(envs: Vec<E>) -> Self {
         assert!(!envs.is_empty(), "a group needs at least one environment");
         let episodes = vec![0; envs.len()];
-        Self { envs, episodes }
+        Self { envs, episodes, make: None }
+    }
+
+    /// A group of `count` environments that `make` makes. One that fails is replaced by another that it makes;
+    /// those of [`Each::new`] are only reset.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    ///
+    /// # Panics
+    /// As [`Each::new`].
+    pub fn made_by(count: usize, make: impl Fn() -> Result<E> + Send + 'static) -> Result<Self> {
+        let envs = (0..count).map(|_| make()).collect::<Result<_>>()?;
+        Ok(Self { make: Some(Box::new(make)), ..Self::new(envs) })
+    }
+
+    /// Begins the next episode of an environment that failed; with another environment where one can be made. What
+    /// fails at that begins one more episode, a few times.
+    #[cold]
+    fn renew(
+        &mut self,
+        env: usize,
+        fault: Fault,
+        seeds: &dyn Fn(usize, u64) -> u64,
+        mut observation: LeafMut,
+        faults: &mut Vec<Fault>,
+    ) -> Result<()> {
+        faults.push(fault);
+        for attempt in 1.. {
+            self.episodes[env] += 1;
+            let seed = seeds(env, self.episodes[env]);
+            let mut begin = || {
+                if let Some(make) = &self.make {
+                    self.envs[env] = make()?;
+                }
+                let size = self.envs[env].observation_space().len();
+                self.envs[env].reset(seed, observation.part(0, size))
+            };
+            match begin() {
+                Ok(()) => break,
+                Err(error) if attempt == RENEWALS => return Err(error),
+                Err(error) => faults.push(Fault { env, seed, error }),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -282,18 +278,32 @@ impl<E: Env> VecEnv for Each<E> {
     }
 
     fn step(&mut self, action: Leaf, seeds: &dyn Fn(usize, u64) -> u64, row: &mut Row) -> Result<()> {
-        for (i, env) in self.envs.iter_mut().enumerate() {
+        for i in 0..self.envs.len() {
+            let env = &mut self.envs[i];
             let (size, action_size) = (env.observation_space().len(), env.action_space().len());
             let mut observation = row.observation.part(i, size);
-            let step = env.step(action.part(i, action_size), observation.part(0, size))?;
+            row.stepping.store(i as i64, Ordering::Relaxed);
+            let (step, valid) = match env.step(action.part(i, action_size), observation.part(0, size)) {
+                Ok(step) => (step, true),
+                Err(error) => {
+                    let fault = Fault { env: i, seed: seeds(i, self.episodes[i]), error };
+                    self.renew(i, fault, seeds, observation.part(0, size), row.faults)?;
+                    (Step::default(), false)
+                }
+            };
             row.reward[i] = step.reward as f32;
             row.terminated[i] = step.terminated;
             row.truncated[i] = step.truncated;
-            row.valid[i] = true;
+            row.valid[i] = valid;
             if step.terminated || step.truncated {
+                let env = &mut self.envs[i];
                 row.finals.push(i, env.observation_space()).copy_from(observation.leaf());
                 self.episodes[i] += 1;
-                env.reset(seeds(i, self.episodes[i]), observation)?;
+                let seed = seeds(i, self.episodes[i]);
+                if let Err(error) = env.reset(seed, observation.part(0, size)) {
+                    let fault = Fault { env: i, seed, error };
+                    self.renew(i, fault, seeds, observation.part(0, size), row.faults)?;
+                }
             }
         }
         Ok(())

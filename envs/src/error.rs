@@ -89,6 +89,14 @@ pub enum Error {
         /// What it did and what it should have done.
         message: String,
     },
+    /// The process that steps the environment is gone, or cannot go on.
+    #[error("environment `{id}`: {message}")]
+    Process {
+        /// The environment.
+        id: String,
+        /// What happened to it.
+        message: String,
+    },
     /// A saved state that this environment cannot take.
     #[error("environment `{id}` cannot be restored: {message}")]
     CannotRestore {

@@ -7,12 +7,14 @@ use std::sync::Once;
 
 /// Starts the interpreter of the project's `.venv`; later calls do nothing. [`Gymnasium`](crate::Gymnasium)
 /// calls it when it is first needed; a program with threads should call it first thing in `main`, since it
-/// writes an environment variable for a moment.
+/// writes an environment variable for a moment, and another one for good (see the guard of engines).
 ///
 /// Python installs no signal handlers: Ctrl-C stays with the program.
 pub fn start() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
+        // SAFETY: as below.
+        unsafe { crate::guard::set() };
         // The interpreter looks for `pyvenv.cfg` beside this file. Cargo gives the path at build time
         // (.cargo/config.toml); without it, or once it is gone, Python starts bare and lacks Gymnasium.
         if let Some(python) = option_env!("PYO3_PYTHON").filter(|path| Path::new(path).exists()) {

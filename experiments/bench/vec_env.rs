@@ -6,7 +6,7 @@
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use imago::Stream;
-use imago_envs::{EnvSpec, Finals, Leaf, LeafMut, Registry, Row, VecEnv};
+use imago_envs::{EnvSpec, Fault, Finals, Leaf, LeafMut, Registry, Row, VecEnv};
 use std::hint::black_box;
 use std::sync::Barrier;
 use std::time::Instant;
@@ -35,6 +35,8 @@ struct Buffers {
     terminated: Vec<bool>,
     truncated: Vec<bool>,
     valid: Vec<bool>,
+    faults: Vec<Fault>,
+    stepping: AtomicI64,
 }
 
 /// Makes `rollouts` rollouts; the number of episodes that ended in them.
@@ -60,6 +62,8 @@ fn collect(
                 truncated: &mut buffers.truncated[row.clone()],
                 valid: &mut buffers.valid[row.clone()],
                 finals,
+                faults: &mut buffers.faults,
+                stepping: &buffers.stepping,
             };
             group.step(Leaf::I64(&actions[t * n..(t + 1) * n]), seeds, &mut row)?;
         }
@@ -82,6 +86,8 @@ fn work(thread: usize, envs: usize, rollouts: usize, start: &Barrier) -> Result<
             terminated: vec![false; rows],
             truncated: vec![false; rows],
             valid: vec![false; rows],
+            faults: Vec::new(),
+            stepping: AtomicI64::new(0),
         };
         let mut finals = Finals::default();
         let first = thread * envs;

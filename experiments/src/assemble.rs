@@ -2,17 +2,19 @@
 
 use crate::catalogue;
 use crate::program::{Program, SignalContext};
-use crate::recipe::{DemosConfig, LearnerConfig, Recipe, SignalConfig, SignalKind};
+use crate::commands::worker;
+use crate::recipe::{DemosConfig, LearnerConfig, Recipe, SignalConfig, SignalKind, WorkerKind};
 use anyhow::{Context, Result, bail, ensure};
 use imago::Stream;
 use imago::nn::{ActorCritic, PolicySpec};
-use imago::rollout::{Collector, CollectorSpec, leaf_tensor};
+use imago::rollout::{Collector, CollectorSpec, Launch, leaf_tensor};
 use imago::run::Train;
 use imago::signal::{Extrinsic, RewardSignal, Signals, Stacked, ValueHead};
 use imago_agents::{Agent, Bc, Demonstrations, Evaluation, Gail, Ppo};
 use imago_envs::{EnvSpec, Gymnasium, LeafBuf, Space, VecEnv};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Environments stepped together while evaluating: many where they cost nothing, few where each may be a game
 /// engine. The episodes are the same.
@@ -70,10 +72,22 @@ fn check_hash(config: &mut DemosConfig, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Groups of environments for rollouts, sized as the recipe says.
-fn groups(program: &Program, env: &EnvSpec, count: usize, size: usize) -> Result<Vec<Box<dyn VecEnv>>> {
-    let sizes = (0..count).step_by(size).map(|first| size.min(count - first));
-    sizes.map(|size| Ok(program.envs.make_group(env, size)?)).collect()
+/// Groups of environments for rollouts, sized as the recipe says, and those who step them.
+fn collector(program: &Program, recipe: &Recipe, env: &EnvSpec, spec: CollectorSpec) -> Result<Collector> {
+    let (count, size) = (recipe.rollout.envs, recipe.rollout.group_size);
+    let sizes: Vec<usize> = (0..count).step_by(size).map(|first| size.min(count - first)).collect();
+    let processes = match recipe.run.worker_kind {
+        WorkerKind::Threads => false,
+        WorkerKind::Processes => true,
+        WorkerKind::Auto => spec.workers.min(sizes.len()) > 1 && program.envs.gains_from_processes(env),
+    };
+    if !processes {
+        let groups = sizes.iter().map(|&size| program.envs.make_group(env, size));
+        return Ok(Collector::new(spec, groups.collect::<Result<_, _>>()?)?);
+    }
+    let patience = Duration::try_from_secs_f64(recipe.run.env_timeout).context("run.env_timeout")?;
+    let launch = Launch { env: env.clone(), command: Box::new(worker::command), patience };
+    Ok(Collector::in_processes(spec, launch, &sizes)?)
 }
 
 /// Environments for evaluation.
@@ -172,9 +186,9 @@ fn build(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>> {
         LearnerConfig::Ppo(config) => {
             let env = recipe.env.clone().context("`env.id` is missing")?;
             ensure!(!recipe.signals.is_empty(), "the recipe has no reward signal: add [signal.extrinsic]");
-            let groups = groups(program, &env, recipe.rollout.envs, recipe.rollout.group_size)?;
-            let (observation, action) =
-                (groups[0].observation_space().clone(), groups[0].action_space().clone());
+            let evaluation = evaluation(program, recipe, &env)?;
+            let (observation, action) = evaluation.spaces();
+            let (observation, action) = (observation.clone(), action.clone());
             let (heads, head_of) = value_heads(&recipe.signals, config.discount);
             let mut stack = Vec::new();
             for (i, value_head) in head_of.into_iter().enumerate() {
@@ -186,14 +200,14 @@ fn build(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>> {
                 stacked.value_head = value_head;
                 stack.push(stacked);
             }
-            let evaluation = evaluation(program, recipe, &env)?;
             let collecting = CollectorSpec {
                 policy: recipe.policy.spec(&observation, &action, heads.len()),
                 steps: recipe.rollout.steps,
                 workers: recipe.run.workers,
                 seed: recipe.run.seed,
+                max_faults: recipe.run.max_faults,
             };
-            let collector = Collector::new(collecting, groups)?;
+            let collector = collector(program, recipe, &env, collecting)?;
             let policy = new_policy(collector.policy().clone(), recipe.run.seed)?;
             Ok(Box::new(Agent::new(
                 collector,

@@ -1,7 +1,7 @@
 //! The program: its commands, and what a user's own binary registers with it.
 
 use crate::assemble;
-use crate::commands::{demo, demos, envs, eval, new, recipes, record, train, watch};
+use crate::commands::{demo, demos, envs, eval, new, recipes, record, train, watch, worker};
 use crate::problem::{self, Outcome, conclude};
 use crate::recipe::{self, Recipe};
 use anyhow::{Result, anyhow, ensure};
@@ -115,7 +115,7 @@ impl Program {
             Command::Demos(arguments) => demos::chosen(arguments, shared).map(drop),
             Command::Watch(arguments) => watch::actor(self, arguments, shared).map(drop),
             Command::Envs(arguments) => envs::subject(arguments).map(drop),
-            Command::New(_) | Command::Recipes(_) | Command::Demo(_) => Ok(()),
+            Command::New(_) | Command::Recipes(_) | Command::Demo(_) | Command::Worker => Ok(()),
         }
     }
 
@@ -152,6 +152,7 @@ impl Program {
             Command::Recipes(arguments) => recipes::run(arguments, shared),
             Command::Envs(arguments) => envs::run(self, arguments, shared),
             Command::Demo(arguments) => demo::run(self, arguments, shared),
+            Command::Worker => worker::run(self),
         }
     }
 }
@@ -231,4 +232,7 @@ enum Command {
     Envs(envs::Arguments),
     /// The whole story in two minutes: expert, demonstrations, cloning against GAIL, one table.
     Demo(demo::Arguments),
+    /// Step environments for a training.
+    #[command(name = worker::NAME, hide = true)]
+    Worker,
 }

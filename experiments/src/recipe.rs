@@ -45,9 +45,18 @@ pub struct RunConfig {
     /// Write TensorBoard and `metrics.jsonl` each time this many steps have passed.
     #[schemars(range(min = 1))]
     pub log_every: u64,
-    /// Rollout threads; any number gives the same bits. 0 collects in the learner's own thread.
+    /// Rollout threads or processes; any number gives the same bits. 0 collects in the learner's own thread.
     #[schemars(extend("x-default" = "one for each processor"))]
     pub workers: usize,
+    /// What the workers are; both give the same bits.
+    pub worker_kind: WorkerKind,
+    /// Seconds that one step of a group of environments may take in a worker process; one that takes longer is
+    /// replaced.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub env_timeout: f64,
+    /// How often in a session environments may fail (raise, show a NaN, hang or die in a process). Each time a new
+    /// one takes its place and nothing is learnt from the broken episode; once more stops the run with a checkpoint.
+    pub max_faults: u64,
     /// libtorch threads of the learner. Part of the recipe since it changes the bits.
     #[schemars(range(min = 1))]
     pub learner_threads: i32,
@@ -67,10 +76,25 @@ impl Default for RunConfig {
             keep_checkpoints: 3,
             log_every: 1,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
+            worker_kind: WorkerKind::Auto,
+            env_timeout: 120.0,
+            max_faults: 10,
             learner_threads: 1,
             check_env: true,
         }
     }
+}
+
+/// Where environments are stepped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkerKind {
+    /// Processes for environments in Python that hold its lock, if there is more than one worker; else threads.
+    Auto,
+    /// Threads of this process.
+    Threads,
+    /// Processes, which can be replaced if an environment hangs or dies.
+    Processes,
 }
 
 /// What is collected between two updates: T steps of each of N environments.

@@ -2,12 +2,13 @@
 
 use crate::Result;
 use crate::run::State;
+use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 /// Statistics of every feature over all batches seen, merged by Chan et al.'s parallel update.
 ///
 /// One owner calls [`RunningNorm::update`] at one stated moment; everybody else only reads.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunningNorm {
     /// Mean of each feature, 64-bit.
     pub mean: Vec<f64>,

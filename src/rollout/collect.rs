@@ -1,24 +1,24 @@
-//! The collector: fixed groups of environments, stepped by worker threads with a snapshot of the policy.
+//! The collector: fixed groups of environments, stepped by worker threads or processes with a snapshot of the policy.
 //!
 //! A group owns its environments, its buffers and its random streams, so that what it collects does not depend
-//! on which thread runs it or on how many there are. Groups and snapshots travel over crossbeam channels;
-//! buffers go back and forth with their group and are allocated once.
+//! on who runs it or on how many there are. To threads, groups and snapshots travel over crossbeam channels;
+//! buffers go back and forth with their group and are allocated once. Processes keep their groups
+//! (see [`super::process`]).
 
 use super::batch::{Batch, Ends, Lead};
 use super::choices::first_row_outside;
-use super::episode::{clip_to_space, is_clipped};
-use crate::memory::{Column, slice};
-use crate::nn::{ActorCritic, Choice, Decision, PolicySpec, Snapshot};
-use crate::random::Stream;
+use super::group::{Failure, Finished, Group, Place, Rollout, Standing};
+use super::process::{Child, Launch, blank};
+use super::shared::Memory;
+use crate::nn::{ActorCritic, PolicySpec, Snapshot};
 use crate::run::State;
-use crate::run::profile::{Phase, timed};
 use crate::{Error, Result};
 use crossbeam::channel::{Receiver, Sender, unbounded};
-use imago_envs::{Dtype, Finals, LeafBuf, LeafMut, Row, Space, VecEnv};
+use imago_envs::VecEnv;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
 /// How to collect.
 #[derive(Clone, Debug)]
@@ -27,313 +27,23 @@ pub struct CollectorSpec {
     pub policy: PolicySpec,
     /// Steps of each environment in a rollout, T.
     pub steps: usize,
-    /// Worker threads; 0 collects in the caller's thread. The result is the same for any number.
+    /// Worker threads or processes; 0 collects in the caller's thread. The result is the same for any number.
     pub workers: usize,
     /// The run's seed.
     pub seed: u64,
+    /// How often environments may fail; once more is an error.
+    pub max_faults: u64,
 }
 
-/// An episode that ended during a rollout.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Finished {
-    /// Sum of the environment's rewards, undiscounted.
-    pub episode_return: f64,
-    /// Steps.
-    pub length: u64,
-    /// Ended by the task and not by a limit.
-    pub terminated: bool,
-}
-
-/// A fixed group of environments with everything that belongs to it.
-struct Group {
-    envs: Box<dyn VecEnv>,
-    /// Index of the group's first environment among all.
-    first: usize,
-    index: usize,
-    seed: u64,
-    buffers: Buffers,
-    /// Whether each environment's next step is the first of its episode.
-    starts: Vec<bool>,
-    returns: Vec<f64>,
-    lengths: Vec<u64>,
-    finished: Vec<Finished>,
-    finals: Finals,
-    /// `t` and environment of each end.
-    final_at: Vec<(usize, usize)>,
-    final_observation: Leaves,
-    final_value: Tensor,
-    /// What the policy decided in the step that is being taken.
-    decision: Decision,
-    /// Actions as executed, where they are clipped.
-    executed: Option<LeafBuf>,
-}
-
-/// One rollout of a group, `[T, n, …]`; observations and values have a row more.
-struct Buffers {
-    observation: Leaves,
-    action: Leaves,
-    /// `[T + 1, n, choices]`, of environments that say what is allowed.
-    action_mask: Option<Column<bool>>,
-    log_prob: Column<f32>,
-    value: Column<f32>,
-    reward: Column<f32>,
-    terminated: Column<bool>,
-    truncated: Column<bool>,
-    start: Column<bool>,
-    valid: Column<bool>,
-}
-
-/// Observations or actions: a column of the type their space stores.
-enum Leaves {
-    F32(Column<f32>),
-    U8(Column<u8>),
-    I64(Column<i64>),
-}
-
-impl Leaves {
-    /// `lead` elements of `space`.
-    fn zeros(lead: &[usize], space: &Space) -> Self {
-        let shape: Vec<i64> = lead.iter().chain(space.shape()).map(|&d| d as i64).collect();
-        match space.dtype() {
-            Dtype::F32 => Leaves::F32(Column::zeros(&shape)),
-            Dtype::U8 => Leaves::U8(Column::zeros(&shape)),
-            Dtype::I64 => Leaves::I64(Column::zeros(&shape)),
-        }
-    }
-
-    fn tensor(&self) -> &Tensor {
-        match self {
-            Leaves::F32(column) => column.tensor(),
-            Leaves::U8(column) => column.tensor(),
-            Leaves::I64(column) => column.tensor(),
-        }
-    }
-
-    /// Values `row · size .. (row + 1) · size`, to write to.
-    fn row(&mut self, row: usize, size: usize) -> LeafMut<'_> {
-        let range = row * size..(row + 1) * size;
-        match self {
-            Leaves::F32(column) => LeafMut::F32(&mut column[range]),
-            Leaves::U8(column) => LeafMut::U8(&mut column[range]),
-            Leaves::I64(column) => LeafMut::I64(&mut column[range]),
-        }
-    }
-}
-
-/// Seed of an episode of a group's environment, the same whichever group it is in.
-fn episode_seeds(seed: u64, first: usize) -> impl Fn(usize, u64) -> u64 {
-    move |env, episode| Stream::seed(seed, "episode", (first + env) as u64, episode)
-}
-
-impl Buffers {
-    fn new(steps: usize, envs: usize, observation: &Space, action: &Space, heads: usize) -> Self {
-        let (rows, columns, heads) = (steps as i64, envs as i64, heads as i64);
-        Self {
-            observation: Leaves::zeros(&[steps + 1, envs], observation),
-            action: Leaves::zeros(&[steps, envs], action),
-            action_mask: None,
-            log_prob: Column::zeros(&[rows, columns]),
-            value: Column::zeros(&[rows + 1, columns, heads]),
-            reward: Column::zeros(&[rows, columns]),
-            terminated: Column::zeros(&[rows, columns]),
-            truncated: Column::zeros(&[rows, columns]),
-            start: Column::zeros(&[rows, columns]),
-            valid: Column::zeros(&[rows, columns]),
-        }
-    }
-}
-
-impl Group {
-    fn new(envs: Box<dyn VecEnv>, index: usize, first: usize, spec: &CollectorSpec) -> Result<Self> {
-        let n = envs.len();
-        let (observation, action) = (envs.observation_space().clone(), envs.action_space().clone());
-        spec.policy
-            .observation
-            .check_fits("the policy's and the environment's observations", &observation)?;
-        spec.policy.action.check_fits("the policy's and the environment's actions", &action)?;
-        let mut group = Self {
-            first,
-            index,
-            seed: spec.seed,
-            buffers: Buffers::new(spec.steps, n, &observation, &action, spec.policy.value_heads),
-            starts: vec![true; n],
-            returns: vec![0.0; n],
-            lengths: vec![0; n],
-            finished: Vec::new(),
-            finals: Finals::default(),
-            final_at: Vec::new(),
-            final_observation: Leaves::zeros(&[0], &observation),
-            final_value: Tensor::zeros([0, spec.policy.value_heads as i64], (Kind::Float, Device::Cpu)),
-            decision: Decision::default(),
-            executed: is_clipped(&action).then(|| LeafBuf::zeros(&action, n)),
-            envs,
-        };
-        let seeds = episode_seeds(group.seed, group.first);
-        group.envs.reset(&seeds, group.buffers.observation.row(0, n * observation.len()))?;
-        let mut first = vec![true; n * action.choices()];
-        if group.envs.action_mask(&mut first)? {
-            let shape = [spec.steps + 1, n, action.choices()].map(|d| d as i64);
-            let mut masks = Column::zeros(&shape);
-            masks[..first.len()].copy_from_slice(&first);
-            group.buffers.action_mask = Some(masks);
-        }
-        Ok(group)
-    }
-
-    /// Writes what the environments allow now into row `t` of the masks.
-    fn write_mask(&mut self, t: usize) -> Result<()> {
-        let Some(masks) = &mut self.buffers.action_mask else { return Ok(()) };
-        let width = self.envs.len() * self.envs.action_space().choices();
-        if !self.envs.action_mask(&mut masks[t * width..(t + 1) * width])? {
-            return Err(Error::Invalid(format!(
-                "the environments of group {} had action masks at first and then none",
-                self.index
-            )));
-        }
-        Ok(())
-    }
-
-    /// One rollout: `T` times act and step.
-    fn collect(&mut self, policy: &ActorCritic, rollout: u64) -> Result<()> {
-        let mut noise = Stream::new(self.seed, "action", self.index as u64, rollout);
-        self.finals.clear();
-        self.final_at.clear();
-        self.finished.clear();
-        let steps = self.buffers.reward.tensor().size()[0];
-        for t in 0..steps {
-            let seen = self.buffers.observation.tensor().get(t);
-            let mask = self.buffers.action_mask.as_ref().map(|masks| masks.tensor().get(t));
-            let choice = Choice::Sample(std::slice::from_mut(&mut noise));
-            timed(Phase::Inference, || {
-                policy.decide_masked(&seen, mask.as_ref(), choice, &mut self.decision);
-            });
-            self.step(t as usize)?;
-        }
-        let last = policy.value(&self.buffers.observation.tensor().get(steps));
-        let rest = self.buffers.value.len() - last.numel();
-        self.buffers.value[rest..].copy_from_slice(slice(&last));
-        self.gather_finals();
-        self.final_value = policy.value(self.final_observation.tensor());
-        Ok(())
-    }
-
-    /// Writes row `t`: the decision, and what the environments make of it. Allocates nothing once the
-    /// buffers of finals have grown to the rollouts' needs.
-    fn step(&mut self, t: usize) -> Result<()> {
-        let n = self.envs.len();
-        let seeds = episode_seeds(self.seed, self.first);
-        let (observation_space, action_space) = (self.envs.observation_space(), self.envs.action_space());
-        let size = n * observation_space.len();
-        let buffers = &mut self.buffers;
-        let row = t * n..(t + 1) * n;
-        let decided = &self.decision;
-        let width = decided.value.len();
-        buffers.value[t * width..(t + 1) * width].copy_from_slice(&decided.value);
-        buffers.log_prob[row.clone()].copy_from_slice(&decided.log_prob);
-        buffers.start[row.clone()].copy_from_slice(&self.starts);
-        buffers.action.row(t, n * action_space.len()).copy_from(decided.action.leaf());
-        let executed = match &mut self.executed {
-            Some(executed) => {
-                executed.leaf_mut().copy_from(decided.action.leaf());
-                clip_to_space(action_space, executed.leaf_mut());
-                executed.leaf()
-            }
-            None => decided.action.leaf(),
-        };
-        let mut written = Row {
-            observation: buffers.observation.row(t + 1, size),
-            reward: &mut buffers.reward[row.clone()],
-            terminated: &mut buffers.terminated[row.clone()],
-            truncated: &mut buffers.truncated[row.clone()],
-            valid: &mut buffers.valid[row],
-            finals: &mut self.finals,
-        };
-        let ends_before = self.finished.len();
-        timed(Phase::Environment, || self.envs.step(executed, &seeds, &mut written))?;
-        for env in 0..n {
-            let ended = written.terminated[env] || written.truncated[env];
-            if written.valid[env] {
-                self.returns[env] += f64::from(written.reward[env]);
-                self.lengths[env] += 1;
-            }
-            // The reset row of an engine that resets on the next step is not the episode's first.
-            if written.valid[env] || ended {
-                self.starts[env] = ended;
-            }
-            if ended {
-                self.finished.push(Finished {
-                    episode_return: std::mem::take(&mut self.returns[env]),
-                    length: std::mem::take(&mut self.lengths[env]),
-                    terminated: written.terminated[env],
-                });
-            }
-        }
-        for (env, _) in self.finals.iter().skip(ends_before) {
-            self.final_at.push((t, env));
-        }
-        if self.finals.len() != self.finished.len() {
-            return Err(Error::Invalid(format!(
-                "the environments reported {} ends of episodes but {} final observations",
-                self.finished.len(),
-                self.finals.len()
-            )));
-        }
-        self.write_mask(t + 1)
-    }
-
-    fn gather_finals(&mut self) {
-        let space = self.envs.observation_space();
-        self.final_observation = Leaves::zeros(&[self.finals.len()], space);
-        for (i, (_, last)) in self.finals.iter().enumerate() {
-            self.final_observation.row(i, space.len()).copy_from(last);
-        }
-    }
-
-    /// What the policy saw last becomes the first row of the next rollout.
-    fn carry(&mut self) {
-        let observation = self.buffers.observation.tensor();
-        observation.get(0).copy_(&observation.get(observation.size()[0] - 1));
-        if let Some(masks) = &self.buffers.action_mask {
-            let masks = masks.tensor();
-            masks.get(0).copy_(&masks.get(masks.size()[0] - 1));
-        }
-    }
-
-    fn state(&mut self, state: &mut State) -> Result<()> {
-        state.list("starts", &mut self.starts)?;
-        state.list("returns", &mut self.returns)?;
-        state.list("lengths", &mut self.lengths)?;
-        let mut first_row = self.buffers.observation.tensor().get(0);
-        state.tensor("observation", &mut first_row)?;
-        if let Some(env) = first_row_outside(self.envs.observation_space(), &first_row) {
-            let space = self.envs.observation_space();
-            return Err(Error::Invalid(format!(
-                "the saved observation of environment {env} lies outside {space}"
-            )));
-        }
-        let mut saved = self.envs.save();
-        state.value("envs", &mut saved)?;
-        if state.is_loading() {
-            let seeds = episode_seeds(self.seed, self.first);
-            let space = self.envs.observation_space().clone();
-            let size = self.envs.len() * space.len();
-            let restarted = self.envs.load(&saved, &seeds, self.buffers.observation.row(0, size))?;
-            for &env in &restarted {
-                (self.starts[env], self.returns[env], self.lengths[env]) = (true, 0.0, 0);
-            }
-            if !restarted.is_empty() {
-                tracing::warn!(
-                    "{} environments of group {} cannot restore their state: they begin new episodes, and what \
-                     follows is not bit for bit what an uninterrupted run would have been",
-                    restarted.len(),
-                    self.index
-                );
-            }
-            // A mask belongs to the state that the environment is in, which it has just been given back.
-            self.write_mask(0)?;
-        }
-        Ok(())
-    }
+/// What a rollout of all groups gave.
+#[derive(Debug)]
+pub struct Collected {
+    /// `[T, N]` steps.
+    pub batch: Batch,
+    /// Episodes that ended.
+    pub finished: Vec<Finished>,
+    /// Environments that failed and were begun anew.
+    pub failures: Vec<Failure>,
 }
 
 struct Job {
@@ -342,36 +52,124 @@ struct Job {
     rollout: u64,
 }
 
+/// A group comes back, whatever happened to it.
+type Done = (Box<Group>, Result<()>);
+
+/// Who steps the environments.
+enum Crew {
+    /// The caller itself.
+    Caller(Box<ActorCritic>, Vec<Box<Group>>),
+    Threads(Threads),
+    /// Each has every so-manieth group.
+    Processes(Vec<Child>),
+}
+
 /// Collects rollouts of all groups.
 pub struct Collector {
     spec: CollectorSpec,
-    groups: Vec<Option<Box<Group>>>,
-    /// Policy of the caller's thread when there are no workers.
-    own_policy: Option<ActorCritic>,
-    jobs: Option<Sender<Job>>,
-    results: Receiver<Result<Box<Group>>>,
-    threads: Vec<JoinHandle<()>>,
+    crew: Crew,
+    groups: usize,
     rollout: u64,
+    /// Failures in this session.
+    faults: u64,
+    /// A rollout that failed leaves environments in the middle of it: a resumed run begins new episodes.
+    adrift: bool,
 }
 
-/// A worker's copy of the policy; its initial values are never used.
-fn build(policy: &PolicySpec) -> Result<ActorCritic> {
-    ActorCritic::new(policy.clone(), &mut Stream::new(0, "overwritten", 0, 0))
-}
-
-fn run_job(policy: &mut ActorCritic, job: Job) -> Result<Box<Group>> {
+fn run_job(policy: &mut ActorCritic, job: Job) -> Done {
     let Job { mut group, snapshot, rollout } = job;
     let collected = catch_unwind(AssertUnwindSafe(|| {
         policy.restore(&snapshot)?;
         group.collect(policy, rollout)
     }));
-    match collected {
-        Ok(result) => result.map(|()| group),
-        Err(panic) => {
-            let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-            Err(Error::Invalid(format!("an environment of group {} panicked: {text}", group.index)))
+    let result = collected.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        let message = format!("an environment of group {} panicked: {text}", group.rollout.place.index);
+        Err(Error::Invalid(message))
+    });
+    (group, result)
+}
+
+/// Threads that share the groups: whoever is free takes the next one.
+struct Threads {
+    groups: Vec<Option<Box<Group>>>,
+    jobs: Option<Sender<Job>>,
+    results: Receiver<Done>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Threads {
+    fn start(policy: &PolicySpec, count: usize, groups: Vec<Box<Group>>) -> Result<Self> {
+        let (jobs, queue) = unbounded::<Job>();
+        let (answers, results) = unbounded();
+        let threads = (0..count)
+            .map(|index| {
+                let (queue, answers, mut policy) = (queue.clone(), answers.clone(), blank(policy)?);
+                let work = move || {
+                    // More than one intra-op thread here oversubscribes the cores: measured to cost 40×.
+                    tch::set_num_threads(1);
+                    for job in queue {
+                        if answers.send(run_job(&mut policy, job)).is_err() {
+                            return;
+                        }
+                    }
+                };
+                std::thread::Builder::new()
+                    .name(format!("rollout-{index}"))
+                    .spawn(work)
+                    .map_err(|error| Error::Invalid(format!("cannot start rollout threads: {error}")))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self { groups: groups.into_iter().map(Some).collect(), jobs: Some(jobs), results, threads })
+    }
+
+    fn collect(&mut self, policy: &ActorCritic, rollout: u64) -> Result<()> {
+        let gone = || Error::Invalid("the rollout threads are gone".into());
+        let snapshot = Arc::new(policy.snapshot());
+        let taken: Vec<Box<Group>> = self.groups.iter_mut().filter_map(Option::take).collect();
+        let count = taken.len();
+        for group in taken {
+            let job = Job { group, snapshot: snapshot.clone(), rollout };
+            self.jobs.as_ref().ok_or_else(gone)?.send(job).map_err(|_| gone())?;
         }
+        let mut first_failed = Ok(());
+        for _ in 0..count {
+            let (group, result) = self.results.recv().map_err(|_| gone())?;
+            let index = group.rollout.place.index;
+            self.groups[index] = Some(group);
+            first_failed = first_failed.and(result);
+        }
+        first_failed
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.jobs = None; // closes the queue: the threads' loops end
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has already reported it through its last answer.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Where groups of these sizes stand.
+fn places(sizes: &[usize]) -> Vec<Place> {
+    let mut first = 0;
+    let place = |(index, &envs): (usize, &usize)| {
+        first += envs;
+        Place { index, first: first - envs, envs }
+    };
+    sizes.iter().enumerate().map(place).collect()
+}
+
+/// Whether all have masks or none.
+fn all_or_none(masked: &[bool]) -> Result<bool> {
+    match masked.iter().filter(|masked| **masked).count() {
+        0 => Ok(false),
+        all if all == masked.len() => Ok(true),
+        _ => Err(Error::Invalid("some of the environments have action masks and some not".into())),
     }
 }
 
@@ -382,43 +180,39 @@ impl Collector {
     /// # Errors
     /// Environments whose spaces do not fit the policy, or that fail to reset.
     pub fn new(mut spec: CollectorSpec, groups: Vec<Box<dyn VecEnv>>) -> Result<Self> {
-        let mut first = 0;
-        let mut built = Vec::new();
-        for (index, envs) in groups.into_iter().enumerate() {
-            let n = envs.len();
-            built.push(Some(Box::new(Group::new(envs, index, first, &spec)?)));
-            first += n;
-        }
-        let masked = built.iter().flatten().filter(|group| group.buffers.action_mask.is_some()).count();
-        if masked != 0 && masked != built.len() {
-            return Err(Error::Invalid("some of the environments have action masks and some not".into()));
-        }
-        spec.policy.masked = masked != 0;
-        let (jobs, queue) = unbounded::<Job>();
-        let (answers, results) = unbounded();
+        let sizes: Vec<usize> = groups.iter().map(|group| group.len()).collect();
+        let built = groups.into_iter().zip(places(&sizes)).map(|(envs, place)| {
+            let rollout = Rollout::new(place, spec.steps, &spec.policy, &mut Memory::Own);
+            Ok(Box::new(Group::new(envs, spec.seed, &spec.policy, rollout)?))
+        });
+        let built = built.collect::<Result<Vec<_>>>()?;
+        spec.policy.masked = all_or_none(&built.iter().map(|group| group.masked).collect::<Vec<_>>())?;
         // More threads than groups would only wait.
-        let threads = (0..spec.workers.min(built.len()))
-            .map(|index| {
-                let (queue, answers, policy) = (queue.clone(), answers.clone(), spec.policy.clone());
-                std::thread::Builder::new().name(format!("rollout-{index}")).spawn(move || {
-                    // More than one intra-op thread here oversubscribes the cores: measured to cost 40×.
-                    tch::set_num_threads(1);
-                    let mut policy = build(&policy);
-                    for job in queue {
-                        let answer = match &mut policy {
-                            Ok(policy) => run_job(policy, job),
-                            Err(error) => Err(Error::Invalid(error.to_string())),
-                        };
-                        if answers.send(answer).is_err() {
-                            return;
-                        }
-                    }
-                })
-            })
-            .collect::<std::io::Result<Vec<_>>>()
-            .map_err(|error| Error::Invalid(format!("cannot start rollout threads: {error}")))?;
-        let own_policy = if threads.is_empty() { Some(build(&spec.policy)?) } else { None };
-        Ok(Self { spec, groups: built, own_policy, jobs: Some(jobs), results, threads, rollout: 0 })
+        let crew = match spec.workers.min(built.len()) {
+            0 => Crew::Caller(Box::new(blank(&spec.policy)?), built),
+            count => Crew::Threads(Threads::start(&spec.policy, count, built)?),
+        };
+        Ok(Self { spec, crew, groups: sizes.len(), rollout: 0, faults: 0, adrift: false })
+    }
+
+    /// As [`Collector::new`], with processes in place of threads, which make their groups of `sizes` environments
+    /// themselves. They end with this process; call it from a thread that lives as long as the collector.
+    ///
+    /// # Errors
+    /// Processes that cannot be started, and what is wrong with their environments.
+    pub fn in_processes(mut spec: CollectorSpec, launch: Launch, sizes: &[usize]) -> Result<Self> {
+        let launch = Arc::new(launch);
+        let count = spec.workers.clamp(1, sizes.len());
+        let places = places(sizes);
+        let children = (0..count).map(|child| {
+            let own = places.iter().skip(child).step_by(count).copied().collect();
+            Child::start(launch.clone(), &spec.policy, spec.steps, spec.seed, own)
+        });
+        let children = children.collect::<Result<Vec<_>>>()?;
+        let masked: Vec<bool> = children.iter().flat_map(|child| child.masked.iter().copied()).collect();
+        spec.policy.masked = all_or_none(&masked)?;
+        let crew = Crew::Processes(children);
+        Ok(Self { spec, crew, groups: sizes.len(), rollout: 0, faults: 0, adrift: false })
     }
 
     /// The description of the policy that acts here, `masked` as the environments have it.
@@ -428,101 +222,192 @@ impl Collector {
 
     /// Number of environments, N.
     pub fn envs(&self) -> usize {
-        self.groups.iter().flatten().map(|group| group.envs.len()).sum()
+        self.rollouts().iter().map(|rollout| rollout.place.envs).sum()
     }
 
-    /// Collects `[T, N]` steps with `policy` and returns them with the episodes that ended.
-    ///
-    /// # Errors
-    /// Whatever an environment reports, and its panics.
-    pub fn collect(&mut self, policy: &ActorCritic) -> Result<(Batch, Vec<Finished>)> {
-        let snapshot = Arc::new(policy.snapshot());
-        let rollout = self.rollout;
-        let taken: Vec<Box<Group>> = self.groups.iter_mut().filter_map(Option::take).collect();
-        let count = taken.len();
-        let mut answers = Vec::with_capacity(count);
-        for group in taken {
-            let job = Job { group, snapshot: snapshot.clone(), rollout };
-            match (&mut self.own_policy, &self.jobs) {
-                (Some(policy), _) => answers.push(run_job(policy, job)),
-                (None, Some(jobs)) => {
-                    jobs.send(job).map_err(|_| Error::Invalid("the rollout threads are gone".into()))?;
-                }
-                (None, None) => unreachable!("the sender is only dropped with the collector"),
+    /// Every group's rollout, in order.
+    fn rollouts(&self) -> Vec<&Rollout> {
+        match &self.crew {
+            Crew::Caller(_, groups) => groups.iter().map(|group| &group.rollout).collect(),
+            Crew::Threads(threads) => threads.groups.iter().flatten().map(|group| &group.rollout).collect(),
+            Crew::Processes(children) => {
+                let at = |index: usize| &children[index % children.len()].rollouts[index / children.len()];
+                (0..self.groups).map(at).collect()
             }
         }
-        while answers.len() < count {
-            let answer = self.results.recv();
-            answers.push(answer.map_err(|_| Error::Invalid("the rollout threads are gone".into()))?);
+    }
+
+    fn rollouts_mut(&mut self) -> Vec<&mut Rollout> {
+        match &mut self.crew {
+            Crew::Caller(_, groups) => groups.iter_mut().map(|group| &mut group.rollout).collect(),
+            Crew::Threads(threads) => {
+                threads.groups.iter_mut().flatten().map(|group| &mut group.rollout).collect()
+            }
+            Crew::Processes(children) => {
+                let mut all: Vec<&mut Rollout> =
+                    children.iter_mut().flat_map(|child| child.rollouts.iter_mut()).collect();
+                all.sort_by_key(|rollout| rollout.place.index);
+                all
+            }
         }
-        for answer in answers {
-            let group = answer?;
-            let index = group.index;
-            self.groups[index] = Some(group);
+    }
+
+    /// Collects `[T, N]` steps with `policy`.
+    ///
+    /// # Errors
+    /// Environments that failed too often, and panics of theirs. Later calls are refused: the environments are
+    /// somewhere in the middle of a rollout.
+    pub fn collect(&mut self, policy: &ActorCritic) -> Result<Collected> {
+        if self.adrift {
+            return Err(Error::Invalid("the last rollout failed: resume the run from its checkpoint".into()));
         }
-        self.rollout += 1;
+        self.adrift = true;
+        let (rollout, mut spare) = (self.rollout, self.spec.max_faults - self.faults);
+        let mut failures = Vec::new();
+        match &mut self.crew {
+            Crew::Caller(own, groups) => {
+                own.restore(&policy.snapshot())?;
+                groups.iter_mut().try_for_each(|group| group.collect(own, rollout))?;
+            }
+            Crew::Threads(threads) => threads.collect(policy, rollout)?,
+            Crew::Processes(children) => {
+                children.iter_mut().for_each(|child| child.collect(policy, rollout));
+                for child in children {
+                    let lost = child.collected(policy, rollout, spare)?;
+                    spare -= lost.len() as u64;
+                    failures.extend(lost);
+                }
+            }
+        }
+        let rollouts = self.rollouts();
+        failures.extend(rollouts.iter().flat_map(|rollout| rollout.events.failures.iter().cloned()));
+        self.faults += failures.len() as u64;
+        if let (true, Some(last)) = (self.faults > self.spec.max_faults, failures.last()) {
+            return Err(Error::EnvironmentsFailed { count: self.faults, last: last.clone() });
+        }
         let batch = self.assemble();
-        let finished =
-            self.groups.iter().flatten().flat_map(|group| group.finished.iter().copied()).collect();
-        self.groups.iter_mut().flatten().for_each(|group| group.carry());
-        Ok((batch, finished))
+        let rollouts = self.rollouts();
+        let finished = rollouts.iter().flat_map(|rollout| rollout.events.finished.iter().copied()).collect();
+        self.rollouts_mut().into_iter().for_each(Rollout::carry);
+        self.rollout += 1;
+        self.adrift = false;
+        Ok(Collected { batch, finished, failures })
     }
 
     /// The one copy of a rollout: groups side by side along N.
     fn assemble(&self) -> Batch {
-        let groups: Vec<&Group> = self.groups.iter().flatten().map(AsRef::as_ref).collect();
-        let join = |field: fn(&Buffers) -> &Tensor| {
-            Tensor::cat(&groups.iter().map(|group| field(&group.buffers)).collect::<Vec<_>>(), 1)
+        let rollouts = self.rollouts();
+        let join = |field: fn(&Rollout) -> &Tensor| {
+            Tensor::cat(&rollouts.iter().map(|rollout| field(rollout)).collect::<Vec<_>>(), 1)
         };
-        let envs: usize = groups.iter().map(|group| group.envs.len()).sum();
-        let index: Vec<i64> = groups
+        let (steps, envs) = (self.spec.steps as i64, self.envs());
+        let index: Vec<i64> = rollouts
             .iter()
-            .flat_map(|group| group.final_at.iter().map(|&(t, env)| (t * envs + group.first + env) as i64))
+            .flat_map(|rollout| {
+                let first = rollout.place.first;
+                rollout.events.final_at.iter().map(move |&(t, env)| (t * envs + first + env) as i64)
+            })
             .collect();
-        let finals = |field: fn(&Group) -> &Tensor| {
-            Tensor::cat(&groups.iter().map(|group| field(group)).collect::<Vec<_>>(), 0)
+        let finals = |field: fn(&Rollout) -> &Tensor| {
+            Tensor::cat(&rollouts.iter().map(|rollout| field(rollout)).collect::<Vec<_>>(), 0)
         };
         Batch {
-            lead: Lead::Time { steps: self.spec.steps as i64, envs: envs as i64 },
-            observations: join(|b| b.observation.tensor()),
-            action: join(|b| b.action.tensor()),
-            action_mask: self.spec.policy.masked.then(|| {
-                let masks = groups.iter().filter_map(|group| group.buffers.action_mask.as_ref());
-                let masks: Vec<&Tensor> = masks.map(Column::tensor).collect();
-                Tensor::cat(&masks, 1).narrow(0, 0, self.spec.steps as i64)
-            }),
-            log_prob: Some(join(|b| b.log_prob.tensor())),
-            values: Some(join(|b| b.value.tensor())),
-            reward: join(|b| b.reward.tensor()),
-            terminated: join(|b| b.terminated.tensor()),
-            truncated: join(|b| b.truncated.tensor()),
-            start: join(|b| b.start.tensor()),
-            valid: join(|b| b.valid.tensor()),
+            lead: Lead::Time { steps, envs: envs as i64 },
+            observations: join(|r| r.observation.tensor()),
+            action: join(|r| r.action.tensor()),
+            action_mask: self.spec.policy.masked.then(|| join(|r| r.action_mask.tensor()).narrow(0, 0, steps)),
+            log_prob: Some(join(|r| r.log_prob.tensor())),
+            values: Some(join(|r| r.value.tensor())),
+            reward: join(|r| r.reward.tensor()),
+            terminated: join(|r| r.terminated.tensor()),
+            truncated: join(|r| r.truncated.tensor()),
+            start: join(|r| r.start.tensor()),
+            valid: join(|r| r.valid.tensor()),
             ends: Some(Ends {
                 index: Tensor::from_slice(&index),
-                observation: finals(|group| group.final_observation.tensor()),
-                value: finals(|group| &group.final_value),
+                observation: finals(|r| r.final_observation.tensor()),
+                value: finals(|r| &r.final_value),
             }),
+        }
+    }
+
+    /// Where every group stands. After a failed rollout: before new episodes.
+    fn standings(&mut self) -> Result<Vec<Standing>> {
+        let adrift = self.adrift;
+        let afresh = |standing: Standing| match adrift {
+            true => Standing::afresh(&standing.envs.iter().map(|(episode, _)| *episode).collect::<Vec<_>>()),
+            false => standing,
+        };
+        match &mut self.crew {
+            Crew::Caller(_, groups) => Ok(groups.iter().map(|group| afresh(group.standing())).collect()),
+            Crew::Threads(threads) => {
+                Ok(threads.groups.iter().flatten().map(|group| afresh(group.standing())).collect())
+            }
+            Crew::Processes(children) => {
+                let each = children.iter_mut().map(|child| match adrift {
+                    true => Ok(child.standings_afresh()),
+                    false => child.standings(),
+                });
+                let mut each: Vec<_> = each.collect::<Result<Vec<_>>>()?.into_iter().map(Vec::into_iter).collect();
+                let count = each.len();
+                Ok((0..self.groups).filter_map(|index| each[index % count].next()).collect())
+            }
+        }
+    }
+
+    /// Brings every group to where it stood; how many environments of each could not be.
+    fn stand(&mut self, standings: Vec<Standing>) -> Result<Vec<usize>> {
+        match &mut self.crew {
+            Crew::Caller(_, groups) => {
+                groups.iter_mut().zip(standings).map(|(group, standing)| group.stand(standing)).collect()
+            }
+            Crew::Threads(threads) => {
+                let groups = threads.groups.iter_mut().flatten();
+                groups.zip(standings).map(|(group, standing)| group.stand(standing)).collect()
+            }
+            Crew::Processes(children) => {
+                let mut restarted = vec![0; self.groups];
+                let count = children.len();
+                for (first, child) in children.iter_mut().enumerate() {
+                    let own = standings.iter().skip(first).step_by(count).cloned().collect();
+                    for (i, restarts) in child.stand(own)?.into_iter().enumerate() {
+                        restarted[first + i * count] = restarts;
+                    }
+                }
+                Ok(restarted)
+            }
         }
     }
 
     /// Saves or restores every environment and the rollout counter, at a moment between rollouts.
     pub fn state(&mut self, state: &mut State) -> Result<()> {
         state.value("rollout", &mut self.rollout)?;
-        for group in self.groups.iter_mut().flatten() {
-            state.scope(&format!("group{}", group.index), |state| group.state(state))?;
+        let space = self.spec.policy.observation.clone();
+        let mut standings = self.standings()?;
+        for (rollout, standing) in self.rollouts_mut().into_iter().zip(&mut standings) {
+            state.scope(&format!("group{}", rollout.place.index), |state| {
+                state.list("starts", &mut standing.starts)?;
+                state.list("returns", &mut standing.returns)?;
+                state.list("lengths", &mut standing.lengths)?;
+                let mut first_row = rollout.observation.tensor().get(0);
+                state.tensor("observation", &mut first_row)?;
+                if let Some(env) = first_row_outside(&space, &first_row) {
+                    return Err(Error::Invalid(format!(
+                        "the saved observation of environment {env} lies outside {space}"
+                    )));
+                }
+                state.value("envs", &mut standing.envs)
+            })?;
+        }
+        if state.is_loading() {
+            for (group, restarted) in self.stand(standings)?.into_iter().enumerate().filter(|(_, n)| *n > 0) {
+                tracing::warn!(
+                    "{restarted} environments of group {group} cannot restore their state: they begin new episodes, \
+                     and what follows is not bit for bit what an uninterrupted run would have been"
+                );
+            }
         }
         Ok(())
-    }
-}
-
-impl Drop for Collector {
-    fn drop(&mut self) {
-        self.jobs = None; // closes the queue: the threads' loops end
-        for thread in self.threads.drain(..) {
-            // A thread that panicked has already reported it through its last answer.
-            let _ = thread.join();
-        }
     }
 }
 
@@ -582,7 +467,7 @@ mod tests {
             log_std: 0.0,
             masked: false,
         };
-        CollectorSpec { policy, steps, workers, seed: 5 }
+        CollectorSpec { policy, steps, workers, seed: 5, max_faults: 0 }
     }
 
     fn group(sizes: usize, terminates: bool) -> Box<dyn VecEnv> {
@@ -605,7 +490,7 @@ mod tests {
         let policy = policy(&spec);
         let groups = groups.iter().map(|&size| group(size, false)).collect();
         let mut collector = Collector::new(spec, groups).unwrap();
-        (0..3).flat_map(|_| collector.collect(&policy).unwrap().0.tensors()).collect()
+        (0..3).flat_map(|_| collector.collect(&policy).unwrap().batch.tensors()).collect()
     }
 
     #[test]
@@ -624,7 +509,7 @@ mod tests {
             let policy = policy(&spec);
             let mut collector =
                 Collector::new(spec, vec![group(1, terminates), group(2, terminates)]).unwrap();
-            let (batch, finished) = collector.collect(&policy).unwrap();
+            let Collected { batch, finished, .. } = collector.collect(&policy).unwrap();
             let row = |t: i64, env: i64| Vec::<f32>::try_from(batch.observations.get(t).get(env)).unwrap();
             let ends = batch.ends.as_ref().unwrap();
             assert_eq!(Vec::<i64>::try_from(&ends.index).unwrap(), [6, 7, 8], "t = 2 of three environments");
@@ -647,7 +532,7 @@ mod tests {
             assert_eq!(next.get(2), ends.value);
             assert!((&ends.value - policy.value(&ends.observation)).abs().max().double_value(&[]) < 1e-6);
             // A rollout begins where the last one stopped.
-            let (following, _) = collector.collect(&policy).unwrap();
+            let following = collector.collect(&policy).unwrap().batch;
             assert_eq!(following.observations.get(0), batch.observations.get(4));
         }
     }
@@ -664,20 +549,94 @@ mod tests {
         assert!(error.contains("panicked") && error.contains("within their space"), "{error}");
     }
 
+    /// Steps as [`Counter`], but fails in every step of an episode from the second on whose seed is odd.
+    struct Failing(Counter, u64);
+
+    impl Env for Failing {
+        fn observation_space(&self) -> &Space {
+            self.0.observation_space()
+        }
+        fn action_space(&self) -> &Space {
+            self.0.action_space()
+        }
+        fn reset(&mut self, seed: u64, observation: LeafMut) -> imago_envs::Result<()> {
+            self.1 = seed;
+            self.0.reset(seed, observation)
+        }
+        fn step(&mut self, action: Leaf, observation: LeafMut) -> imago_envs::Result<Step> {
+            if self.1 % 2 == 1 && self.0.seen[1] == 1.0 {
+                let message = "it fell to pieces".into();
+                return Err(imago_envs::Error::Contract { id: "Failing".into(), message });
+            }
+            self.0.step(action, observation)
+        }
+    }
+
+    fn failing(max_faults: u64) -> (Collector, ActorCritic) {
+        let spec = CollectorSpec { max_faults, ..spec(0, 40) };
+        let policy = policy(&spec);
+        let env = |observation, action| Failing(Counter { observation, action, seen: [0.0; 2], terminates: true }, 0);
+        let envs = (0..2).map(|_| env(spec.policy.observation.clone(), spec.policy.action.clone())).collect();
+        (Collector::new(spec, vec![Box::new(Each::new(envs))]).unwrap(), policy)
+    }
+
+    #[test]
+    fn broken_episodes_are_not_valid_and_whole_ones_are() {
+        let (mut collector, policy) = failing(1000);
+        let Collected { batch, finished, failures } = collector.collect(&policy).unwrap();
+        let flag = |tensor: &Tensor, env: i64| Vec::<bool>::try_from(tensor.select(1, env)).unwrap();
+        for env in 0..2 {
+            let (valid, start) = (flag(&batch.valid, env), flag(&batch.start, env));
+            let seen = |t: usize| Vec::<f32>::try_from(batch.observations.get(t as i64).get(env)).unwrap();
+            // An episode that breaks has two rows, the first of which was good until the second one failed.
+            let mut t = 0;
+            while t < 40 {
+                assert!(start[t] && seen(t)[1] == 0.0, "row {t}");
+                // The seed modulo 1000 is as odd as the seed.
+                let (rows, good) = if seen(t)[0] % 2.0 == 1.0 { (2, false) } else { (3, true) };
+                let end = (t + rows).min(40);
+                if end - t == rows || good {
+                    assert!(valid[t..end].iter().all(|&valid| valid == good), "rows {t} to {end}");
+                }
+                t = end;
+            }
+        }
+        assert!(!failures.is_empty() && !finished.is_empty());
+        assert!(finished.iter().all(|finished| finished.length == 3 && finished.episode_return == 6.0));
+        assert!(failures.iter().all(|failure| failure.seed % 2 == 1 && failure.step == 1));
+        assert!(failures[0].to_string().contains("fell to pieces"), "{}", failures[0]);
+    }
+
+    #[test]
+    fn too_many_failures_end_the_run_and_leave_a_state_to_resume() {
+        let (mut collector, policy) = failing(2);
+        let error = collector.collect(&policy).unwrap_err();
+        assert!(error.spares_the_learner(), "{error}");
+        assert!(error.to_string().contains("max_faults"), "{error}");
+        assert!(collector.collect(&policy).is_err(), "its environments are in the middle of a rollout");
+        let mut saving = State::saving();
+        collector.state(&mut saving).unwrap();
+        let (tensors, values) = saving.finish().unwrap();
+        let (mut resumed, _) = failing(1000);
+        let mut loading = State::loading(tensors.into_iter().collect(), values);
+        resumed.state(&mut loading).unwrap();
+        let batch = resumed.collect(&policy).unwrap().batch;
+        assert_eq!(Vec::<bool>::try_from(batch.start.get(0)).unwrap(), [true, true]);
+    }
+
     #[test]
     fn stepping_and_writing_allocate_nothing() {
         let spec = spec(0, 16);
         let policy = policy(&spec);
-        let mut group = Group::new(group(4, false), 0, 0, &spec).unwrap();
+        let rollout = Rollout::new(Place { index: 0, first: 0, envs: 4 }, 16, &spec.policy, &mut Memory::Own);
+        let mut group = Group::new(group(4, false), 5, &spec.policy, rollout).unwrap();
         group.collect(&policy, 0).unwrap();
-        group.finals.clear();
-        group.final_at.clear();
-        group.finished.clear();
+        group.begin();
         let before = allocations::in_this_thread();
         for t in 0..16 {
             group.step(t).unwrap();
         }
         assert_eq!(allocations::in_this_thread() - before, 0);
-        assert!(!group.finished.is_empty(), "ends are part of it");
+        assert!(!group.rollout.events.finished.is_empty(), "ends are part of it");
     }
 }

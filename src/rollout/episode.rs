@@ -4,11 +4,14 @@
 use crate::nn::{ActorCritic, Choice, Decision};
 use crate::random::Stream;
 use crate::{Error, Result};
-use imago_envs::{Finals, LeafBuf, LeafMut, Row, Space, VecEnv};
+use imago_envs::{Fault, LeafBuf, LeafMut, RowBuf, Space, VecEnv};
 use tch::Tensor;
 
 /// An evaluation must come back: episodes of more steps than this are taken for endless.
 const LONGEST: usize = 1_000_000;
+
+/// Failures of environments that an evaluation puts up with.
+const FAULTS: usize = 10;
 
 /// Who acts.
 #[derive(Debug)]
@@ -159,15 +162,12 @@ pub fn run_episodes(
     let n = envs.len();
     let (space, action_space) = (envs.observation_space().clone(), envs.action_space().clone());
     let seeds = |env: usize, episode: u64| Stream::seed(seed, purpose, episode * n as u64 + env as u64, 0);
-    let mut observation = LeafBuf::zeros(&space, n);
-    envs.reset(&seeds, observation.leaf_mut())?;
+    let mut row = RowBuf::new(envs);
+    envs.reset(&seeds, row.observation.leaf_mut())?;
     let mut mask = vec![true; n * action_space.choices()];
     let masked = envs.action_mask(&mut mask)?;
     let noise_of = |env: usize, round: u64| Stream::new(seed, purpose, round * n as u64 + env as u64, 1);
     let mut noise: Vec<Stream> = (0..n).map(|env| noise_of(env, 0)).collect();
-    let (mut reward, mut valid) = (vec![0.0; n], vec![true; n]);
-    let (mut terminated, mut truncated) = (vec![false; n], vec![false; n]);
-    let mut finals = Finals::default();
     let begin = |env: usize, round: u64| Episode {
         seed: seeds(env, round),
         record: record.then(|| Record {
@@ -181,12 +181,13 @@ pub fn run_episodes(
     let mut round = vec![0u64; n];
     let mut done: Vec<Option<Episode>> = vec![None; count];
     let mut missing = count;
+    let (mut broken, mut faults) = (Vec::new(), 0);
     let mut decision = Decision::default();
     while missing > 0 {
         let mut action = match actor {
             Actor::Random => random_actions(&action_space, masked.then_some(&mask[..]), &mut noise),
             Actor::Policy { policy, deterministic } => {
-                let seen = leaf_tensor(&observation, &space);
+                let seen = leaf_tensor(&row.observation, &space);
                 let allowed = masked.then(|| Tensor::from_slice(&mask).view([n as i64, -1]));
                 let choice = if *deterministic { Choice::Mode } else { Choice::Sample(&mut noise) };
                 policy.decide_masked(&seen, allowed.as_ref(), choice, &mut decision);
@@ -196,28 +197,19 @@ pub fn run_episodes(
         clip_to_space(&action_space, action.leaf_mut());
         for (env, episode) in current.iter_mut().enumerate() {
             if let Some(record) = &mut episode.record {
-                record.observations.extend(observation.leaf().part(env, space.len()));
+                record.observations.extend(row.observation.leaf().part(env, space.len()));
                 record.actions.extend(action.leaf().part(env, action_space.len()));
             }
         }
-        finals.clear();
-        let mut row = Row {
-            observation: observation.leaf_mut(),
-            reward: &mut reward,
-            terminated: &mut terminated,
-            truncated: &mut truncated,
-            valid: &mut valid,
-            finals: &mut finals,
-        };
-        envs.step(action.leaf(), &seeds, &mut row)?;
+        envs.step(action.leaf(), &seeds, &mut row.row())?;
         if envs.action_mask(&mut mask)? != masked {
             return Err(Error::Invalid(
                 "an environment had an action mask at first and then not, or the other way round".into(),
             ));
         }
         for env in 0..n {
-            if valid[env] {
-                current[env].episode_return += f64::from(reward[env]);
+            if row.valid[env] {
+                current[env].episode_return += f64::from(row.reward[env]);
                 current[env].length += 1;
                 if current[env].length >= LONGEST {
                     return Err(Error::Invalid(format!(
@@ -226,23 +218,40 @@ pub fn run_episodes(
                     )));
                 }
                 if let Some(record) = &mut current[env].record {
-                    record.rewards.push(reward[env]);
+                    record.rewards.push(row.reward[env]);
                 }
             }
         }
-        for (env, last) in finals.iter() {
+        for (env, last) in row.finals.iter() {
             round[env] += 1;
             noise[env] = noise_of(env, round[env]);
             let mut episode = std::mem::replace(&mut current[env], begin(env, round[env]));
-            (episode.terminated, episode.truncated) = (terminated[env], truncated[env]);
+            (episode.terminated, episode.truncated) = (row.terminated[env], row.truncated[env]);
             if let Some(record) = &mut episode.record {
                 record.observations.extend(last);
             }
             let index = (round[env] as usize - 1) * n + env;
-            if let Some(slot) = done.get_mut(index) {
-                *slot = Some(episode);
+            let place = if index < count { Some(index) } else { broken.pop() };
+            if let Some(place) = place {
+                done[place] = Some(episode);
                 missing -= 1;
             }
+        }
+        // An episode that an environment's failure broke, or that failed to begin, is replaced by the next one that is
+        // not asked for yet.
+        for Fault { env, seed, error } in row.faults.drain(..) {
+            faults += 1;
+            if faults > FAULTS {
+                return Err(error.into());
+            }
+            tracing::warn!("environment {env} (episode of seed {seed}): {error}; another episode takes its place");
+            let index = round[env] as usize * n + env;
+            if index < count {
+                broken.push(index);
+            }
+            round[env] += 1;
+            noise[env] = noise_of(env, round[env]);
+            current[env] = begin(env, round[env]);
         }
     }
     Ok(done.into_iter().flatten().collect())

@@ -5,9 +5,14 @@ mod batch;
 mod choices;
 mod collect;
 mod episode;
+mod group;
+mod process;
+mod shared;
 
 pub use advantage::{AdvantageInput, generalised_advantage};
 pub use batch::{Batch, Ends, Lead};
 pub use choices::first_row_outside;
-pub use collect::{Collector, CollectorSpec, Finished};
+pub use collect::{Collected, Collector, CollectorSpec};
 pub use episode::{Actor, Episode, Record, leaf_tensor, random_actions, run_episodes};
+pub use group::{Failure, Finished};
+pub use process::{Launch, serve};

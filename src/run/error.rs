@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use crate::rollout::Failure;
 use tch::{TchError, Tensor};
 
 /// Result of anything the library does.
@@ -60,6 +61,27 @@ pub enum Error {
         /// The last good checkpoint and the command that goes on from it.
         last_good: Option<String>,
     },
+    /// Environments failed more often than a run puts up with.
+    #[error("environments failed {count} times, more than run.max_faults allows; the last one: {last}")]
+    EnvironmentsFailed {
+        /// How often in this session.
+        count: u64,
+        /// The last time.
+        last: Failure,
+    },
+    /// Environments stopped a run, but not without a checkpoint.
+    #[error(
+        "{cause}; the run is saved at step {step}: `imago train {} --resume` goes on from there, with new episodes",
+        run.display()
+    )]
+    Interrupted {
+        /// What the environments did.
+        cause: Box<Error>,
+        /// The step of the checkpoint.
+        step: u64,
+        /// The run's directory.
+        run: PathBuf,
+    },
     /// An environment failed.
     #[error(transparent)]
     Env(#[from] imago_envs::Error),
@@ -100,8 +122,17 @@ impl Error {
                     | imago_envs::Error::BadFields { .. }
                     | imago_envs::Error::SpaceMismatch { .. }
             ),
-            Error::NonFinite { .. } | Error::Diverged { .. } | Error::Tensor(_) => false,
+            Error::NonFinite { .. }
+            | Error::Diverged { .. }
+            | Error::EnvironmentsFailed { .. }
+            | Error::Interrupted { .. }
+            | Error::Tensor(_) => false,
         }
+    }
+
+    /// Whether environments are at fault, so that what was learnt until then is as good as ever.
+    pub fn spares_the_learner(&self) -> bool {
+        matches!(self, Error::EnvironmentsFailed { .. } | Error::Env(_))
     }
 }
 

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A part of training. With worker threads the first two run side by side, and their time is the sum over threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub fn start() {
 
 /// Does `work`, on the account of `phase`. Phases do not nest.
 pub fn timed<R>(phase: Phase, work: impl FnOnce() -> R) -> R {
-    if !ON.load(Ordering::Relaxed) {
+    if !is_on() {
         return work();
     }
     let begun = Instant::now();
@@ -53,10 +53,26 @@ pub fn timed<R>(phase: Phase, work: impl FnOnce() -> R) -> R {
     result
 }
 
+/// Whether anything is counted.
+pub fn is_on() -> bool {
+    ON.load(Ordering::Relaxed)
+}
+
+/// Puts work on the account of `phase` that another process did.
+pub(crate) fn add(phase: Phase, work: Duration) {
+    NANOSECONDS[phase as usize].fetch_add(work.as_nanos() as u64, Ordering::Relaxed);
+}
+
+/// What rollouts took so far: environments, decisions.
+pub(crate) fn rollout_seconds() -> [Duration; 2] {
+    [Phase::Environment, Phase::Inference]
+        .map(|phase| Duration::from_nanos(NANOSECONDS[phase as usize].load(Ordering::Relaxed)))
+}
+
 /// Seconds of every phase and of the rest of `wall` seconds, for `summary.json`; `None` if nothing was counted. The
 /// rest is 0 where worker threads ran side by side for longer than that.
 pub fn seconds(wall: f64) -> Option<Value> {
-    ON.load(Ordering::Relaxed).then(|| {
+    is_on().then(|| {
         let mut counted = 0.0;
         let mut phases = serde_json::Map::new();
         for ((_, name), sum) in PHASES.iter().zip(&NANOSECONDS) {
@@ -73,7 +89,6 @@ pub fn seconds(wall: f64) -> Option<Value> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn phases_are_counted_and_the_rest_is_other() {

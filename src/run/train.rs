@@ -110,6 +110,7 @@ pub fn drive(train: &mut dyn Train, session: &Session) -> Result<Outcome> {
     let mut run = Run::begin(train, session)?;
     match run.train(train) {
         Err(Error::NonFinite { what, batch }) => Err(run.fail(train.step(), what, batch.into_inner())),
+        Err(error) if error.spares_the_learner() => Err(run.interrupt(train, error)),
         Err(error) => {
             run.progress.finish();
             Err(error)
@@ -242,6 +243,28 @@ impl<'a> Run<'a> {
         self.session.directory.write_summary(&self.summary(step, false))?;
         self.progress.finish();
         Ok(Outcome::Stopped { step })
+    }
+
+    /// Saves what was learnt before the environments failed.
+    fn interrupt(&mut self, train: &mut dyn Train, cause: Error) -> Error {
+        let step = train.step();
+        let saved = match self.checkpoints.latest() {
+            Some(latest) if latest == step => Ok(()),
+            _ => self.save(train),
+        };
+        self.progress.finish();
+        self.log.record(|events| events.ended(false, step));
+        match saved {
+            Ok(()) => {
+                let run = self.session.directory.path().to_path_buf();
+                Error::Interrupted { cause: Box::new(cause), step, run }
+            }
+            Err(error) => {
+                // This must not hide why.
+                tracing::warn!("step {step} could not be saved: {error}");
+                cause
+            }
+        }
     }
 
     fn finish(&mut self, train: &mut dyn Train) -> Result<Outcome> {

@@ -1,7 +1,8 @@
 //! One environment, or a group of one kind, with its own buffers: what the integration tests step.
 #![allow(dead_code, clippy::unwrap_used)]
 
-use imago_envs::{Env, EnvSpec, Finals, Leaf, LeafBuf, Result, Row, Step, VecEnv};
+use imago_envs::{Env, EnvSpec, Leaf, LeafBuf, Result, RowBuf, Step, VecEnv};
+use std::ops::{Deref, DerefMut};
 
 /// One environment with its own observation buffer.
 pub struct Single<E> {
@@ -29,39 +30,29 @@ impl<E: Env> Single<E> {
 }
 
 /// One row of a group, with its buffers.
-pub struct Rows {
-    pub observation: LeafBuf,
-    pub reward: Vec<f32>,
-    pub terminated: Vec<bool>,
-    pub truncated: Vec<bool>,
-    pub valid: Vec<bool>,
-    pub finals: Finals,
-}
+pub struct Rows(RowBuf);
 
 impl Rows {
     pub fn new(group: &dyn VecEnv) -> Self {
-        let n = group.len();
-        Self {
-            observation: LeafBuf::zeros(group.observation_space(), n),
-            reward: vec![0.0; n],
-            terminated: vec![false; n],
-            truncated: vec![false; n],
-            valid: vec![false; n],
-            finals: Finals::default(),
-        }
+        Self(RowBuf::new(group))
     }
 
     pub fn step(&mut self, group: &mut dyn VecEnv, action: Leaf) -> Result<()> {
-        self.finals.clear();
-        let mut row = Row {
-            observation: self.observation.leaf_mut(),
-            reward: &mut self.reward,
-            terminated: &mut self.terminated,
-            truncated: &mut self.truncated,
-            valid: &mut self.valid,
-            finals: &mut self.finals,
-        };
-        group.step(action, &seeds, &mut row)
+        group.step(action, &seeds, &mut self.0.row())
+    }
+}
+
+impl Deref for Rows {
+    type Target = RowBuf;
+
+    fn deref(&self) -> &RowBuf {
+        &self.0
+    }
+}
+
+impl DerefMut for Rows {
+    fn deref_mut(&mut self) -> &mut RowBuf {
+        &mut self.0
     }
 }
 

@@ -9,6 +9,7 @@ pub mod recipes;
 pub mod record;
 pub mod train;
 pub mod watch;
+pub mod worker;
 
 use anyhow::{Result, ensure};
 use std::path::Path;

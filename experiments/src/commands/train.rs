@@ -45,8 +45,11 @@ pub struct Arguments {
 
 /// Keys that may differ when a run goes on: they do not touch what has been learnt, or (total_steps) say from
 /// where on they do.
-const MAY_CHANGE: [&str; 7] = [
+const MAY_CHANGE: [&str; 10] = [
     "run.workers",
+    "run.worker_kind",
+    "run.env_timeout",
+    "run.max_faults",
     "run.total_steps",
     "run.eval_every",
     "run.checkpoint_every",

@@ -93,7 +93,7 @@ fn collector(workers: usize) -> Collector {
     };
     let group =
         |count| -> Box<dyn VecEnv> { Box::new(Each::new((0..count).map(|_| Dials::new()).collect())) };
-    Collector::new(CollectorSpec { policy, steps: 10, workers, seed: 3 }, vec![group(2), group(1)]).unwrap()
+    Collector::new(CollectorSpec { policy, steps: 10, workers, seed: 3, max_faults: 0 }, vec![group(2), group(1)]).unwrap()
 }
 
 fn policy(collector: &Collector) -> ActorCritic {
@@ -107,7 +107,7 @@ fn masks_lie_beside_the_observations_that_they_belong_to() {
     let policy = policy(&collector);
     let Space::Fields(fields) = &observation() else { unreachable!() };
     for _ in 0..3 {
-        let (batch, _) = collector.collect(&policy).unwrap();
+        let batch = collector.collect(&policy).unwrap().batch;
         let mask = batch.action_mask.as_ref().unwrap();
         assert_eq!(mask.size(), [10, 3, 5]);
         let seen = field_of(&batch.observations, &fields[1]);
@@ -132,12 +132,12 @@ fn resumed_collection_is_the_same_to_the_bit() {
         let mut saving = State::saving();
         whole.state(&mut saving).unwrap();
         let (tensors, values) = saving.finish().unwrap();
-        let wanted = whole.collect(&policy).unwrap().0.tensors();
+        let wanted = whole.collect(&policy).unwrap().batch.tensors();
         let mut resumed = collector(workers);
         let mut loading = State::loading(tensors.into_iter().collect(), values);
         resumed.state(&mut loading).unwrap();
         loading.finish().unwrap();
-        let found = resumed.collect(&policy).unwrap().0.tensors();
+        let found = resumed.collect(&policy).unwrap().batch.tensors();
         assert!(wanted.iter().any(|(name, _)| name == "action_mask"));
         assert!(found == wanted, "{workers} workers");
     }
@@ -148,17 +148,15 @@ fn stepping_with_masks_and_fields_allocates_nothing() {
     let collector = collector(0);
     let policy = policy(&collector);
     let envs: Vec<Dials> = (0..4).map(|_| Dials::new()).collect();
-    let spec = CollectorSpec { steps: 16, ..collector.spec.clone() };
-    let mut group = Group::new(Box::new(Each::new(envs)), 0, 0, &spec).unwrap();
+    let place = Place { index: 0, first: 0, envs: 4 };
+    let rollout = Rollout::new(place, 16, collector.policy(), &mut Memory::Own);
+    let mut group = Group::new(Box::new(Each::new(envs)), 3, collector.policy(), rollout).unwrap();
     group.collect(&policy, 0).unwrap();
-    group.carry();
-    group.finals.clear();
-    group.final_at.clear();
-    group.finished.clear();
+    group.rollout.carry();
+    group.begin();
     let mut allocated = 0;
     for t in 0..16 {
-        let masks = group.buffers.action_mask.as_ref().unwrap();
-        let action: Vec<i64> = masks[t * 20..(t + 1) * 20]
+        let action: Vec<i64> = group.rollout.action_mask[t * 20..(t + 1) * 20]
             .chunks(5)
             .flat_map(|mask| {
                 [&mask[..3], &mask[3..]].map(|dial| dial.iter().position(|&a| a).unwrap() as i64)
@@ -170,5 +168,5 @@ fn stepping_with_masks_and_fields_allocates_nothing() {
         allocated += allocations::in_this_thread() - before;
     }
     assert_eq!(allocated, 0);
-    assert!(!group.finished.is_empty(), "ends are part of it");
+    assert!(!group.rollout.events.finished.is_empty(), "ends are part of it");
 }

@@ -1,0 +1,25 @@
+//! A rollout worker in a process of its own: what training starts, and nobody types.
+
+use crate::problem::{Done, Outcome};
+use crate::program::Program;
+use std::process::Command;
+
+/// The name of the command.
+pub const NAME: &str = "rollout-worker";
+
+/// The command line that starts one.
+pub fn command() -> Command {
+    // The file that runs now, even if another one has taken its name since.
+    let mut command = Command::new("/proc/self/exe");
+    command.arg(NAME);
+    command
+}
+
+/// Steps environments for the process at the other end of standard input.
+///
+/// # Errors
+/// Nobody is there.
+pub fn run(program: &Program) -> Outcome {
+    imago::rollout::serve(&|env, count| program.envs.make_group(env, count))?;
+    Ok(Done::Finished)
+}
