@@ -12,6 +12,8 @@ mod catalogue;
 mod divergence;
 #[path = "end_to_end/envs_check.rs"]
 mod envs_check;
+#[path = "end_to_end/faults.rs"]
+mod faults;
 #[path = "end_to_end/gymnasium.rs"]
 mod gymnasium;
 #[path = "end_to_end/new.rs"]

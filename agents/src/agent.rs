@@ -136,7 +136,8 @@ impl Train for Agent {
     fn iterate(&mut self, log: &mut Log) -> Result<()> {
         // Schedules count what came before: the first rollout learns at full rate, the last one still learns.
         let progress = self.step as f64 / self.total_steps.max(1) as f64;
-        let Collected { batch: rollout, finished, failures } = self.collector.collect(&self.learner.policy)?;
+        let Collected { batch: rollout, finished, failures } =
+            self.collector.collect(&self.learner.policy)?;
         self.faults += failures.len() as u64;
         if self.faults > 0 {
             log.scalar("rollout/faults", self.faults as f64);

@@ -138,9 +138,11 @@ const GROWTH: i64 = 32 << 20;
 /// The environment cannot be made: unknown, bad arguments, something missing. What it does wrong from then on is a
 /// [`Finding`].
 pub fn check(registry: &Registry, spec: &EnvSpec, effort: &Effort) -> Result<Report> {
-    let env = registry.make(spec)?;
+    // What lies outside its space is found here, and told with the rest.
+    let lenient = EnvSpec { check_bounds: false, ..spec.clone() };
+    let env = registry.make(&lenient)?;
     let report = Report {
-        env: spec.clone(),
+        env: lenient,
         observation_space: env.observation_space().clone(),
         action_space: env.action_space().clone(),
         steps: 0,
@@ -170,6 +172,7 @@ pub fn check(registry: &Registry, spec: &EnvSpec, effort: &Effort) -> Result<Rep
     check.resets.sort_by(f64::total_cmp);
     check.report.reset_seconds = check.resets.get(check.resets.len() / 2).copied();
     check.report.findings.sort_by_key(|finding| finding.severity == Severity::Warning);
+    check.report.env = spec.clone();
     Ok(check.report)
 }
 
@@ -701,7 +704,7 @@ fn choose(mask: &[bool], rng: &mut ChaCha8Rng) -> usize {
 }
 
 /// What is wrong with an observation, if anything: the rule and words that follow "the observation has".
-fn stray(space: &Space, observation: Leaf) -> Option<(&'static str, String)> {
+pub(crate) fn stray(space: &Space, observation: Leaf) -> Option<(&'static str, String)> {
     match space {
         Space::Discrete { n, .. } => {
             let value = observation.i64()[0];

@@ -22,6 +22,17 @@ pub struct EnvSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1), extend("x-default" = "the environment's own"))]
     pub time_limit: Option<u32>,
+    /// An observation outside the environment's own space is a failure of it, as a NaN is. Python environments only.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub check_bounds: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn is_yes(x: &bool) -> bool {
+    *x
 }
 
 /// Arguments are the environment's own affair.
@@ -32,7 +43,7 @@ fn any_table(_: &mut SchemaGenerator) -> Schema {
 impl EnvSpec {
     /// The environment `id` with its own defaults.
     pub fn new(id: &str) -> Self {
-        Self { id: id.into(), args: toml::Table::new(), time_limit: None }
+        Self { id: id.into(), args: toml::Table::new(), time_limit: None, check_bounds: true }
     }
 
     /// `ID`, or `ID?argument=value&…` as on a command line. Values are read as TOML; what is none is text.

@@ -1,11 +1,12 @@
 //! Any registered Gymnasium environment, through the embedded Python.
 
+use crate::check::stray;
 use crate::env::{Env, EnvSpec, Step};
 use crate::error::{Error, Result};
 use crate::frame::Frame;
 use crate::python;
 use crate::python_space::PythonSpace;
-use crate::space::{Leaf, LeafMut, Space};
+use crate::space::{Dtype, Leaf, LeafMut, Space};
 use numpy::PyArrayDyn;
 use numpy::prelude::*;
 use pyo3::exceptions::{PyImportError, PyUserWarning};
@@ -53,6 +54,8 @@ pub struct Gymnasium {
     masked: Option<bool>,
     /// The latest one.
     mask: Vec<bool>,
+    /// Whether observations are held against their space; those of bytes that may be anything cannot leave it.
+    check_bounds: bool,
     /// Whether it was made with `render_mode = "rgb_array"`.
     renders: bool,
 }
@@ -106,6 +109,7 @@ impl Gymnasium {
                 env: env.unbind(),
                 mask: vec![true; action.space.choices()],
                 masked: None,
+                check_bounds: spec.check_bounds && has_bounds(&observation.space),
                 observation,
                 action,
             })
@@ -144,6 +148,18 @@ impl Gymnasium {
             Err(_) => format!("a {}", type_name(result)),
         };
         Err(self.broken(format!("expected {expected}, found {found}")))
+    }
+
+    fn read_observation(&self, py: Python, value: &Bound<PyAny>, mut observation: LeafMut) -> Result<()> {
+        let whole = self.observation.space.len();
+        self.observation.read(py, value, observation.part(0, whole))?;
+        match self.check_bounds.then(|| stray(&self.observation.space, observation.leaf())).flatten() {
+            Some((rule, message)) => {
+                let mend = if rule == "bounds" { " (env.check_bounds = false lets it pass)" } else { "" };
+                Err(self.broken(format!("the observation has {message}{mend}")))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Takes the mask out of `info`, if this environment has masks.
@@ -200,6 +216,18 @@ impl Gymnasium {
     }
 }
 
+/// Whether an observation that could be read may still lie outside `space`.
+fn has_bounds(space: &Space) -> bool {
+    match space {
+        Space::Box { low, high, dtype: Dtype::U8, .. } => {
+            low.iter().any(|&low| low > 0.0) || high.iter().any(|&high| high < 255.0)
+        }
+        Space::Box { .. } => true,
+        Space::Fields(fields) => fields.iter().any(|field| has_bounds(&field.space)),
+        Space::Discrete { .. } | Space::MultiDiscrete { .. } | Space::MultiBinary { .. } => false,
+    }
+}
+
 /// When an `info` was given.
 #[derive(Clone, Copy, PartialEq)]
 enum Moment {
@@ -232,7 +260,7 @@ impl Env for Gymnasium {
             let result = self.unpack(&result, 2, "(observation, info) from reset")?;
             let item = |i| result.get_item(i).map_err(|error| self.raised(py, "reset", error));
             let (value, info) = (item(0)?, item(1)?);
-            self.observation.read(py, &value, observation)?;
+            self.read_observation(py, &value, observation)?;
             self.read_mask(&info, Moment::Reset)
         })
     }
@@ -245,7 +273,7 @@ impl Env for Gymnasium {
             let expected = "(observation, reward, terminated, truncated, info) from step";
             let result = self.unpack(&result, 5, expected)?;
             let item = |i| result.get_item(i).map_err(raised);
-            self.observation.read(py, &item(0)?, observation)?;
+            self.read_observation(py, &item(0)?, observation)?;
             let reward: f64 =
                 item(1)?.extract().map_err(|error| self.raised(py, "read the reward", error))?;
             if !reward.is_finite() {

@@ -35,7 +35,8 @@ impl Env for Fragile {
     }
     fn reset(&mut self, seed: u64, mut observation: LeafMut) -> Result<()> {
         let bad = &self.bad_resets;
-        let failed = bad.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+        let failed =
+            bad.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
         if failed || self.broken {
             return Err(fault());
         }

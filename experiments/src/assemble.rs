@@ -1,8 +1,8 @@
 //! From a recipe to something that can be trained.
 
 use crate::catalogue;
-use crate::program::{Program, SignalContext};
 use crate::commands::worker;
+use crate::program::{Program, SignalContext};
 use crate::recipe::{DemosConfig, LearnerConfig, Recipe, SignalConfig, SignalKind, WorkerKind};
 use anyhow::{Context, Result, bail, ensure};
 use imago::Stream;

@@ -11,6 +11,7 @@ use imago::signal::RewardSignal;
 use imago_envs::{Env, Registry, Space};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use toml::Table;
 
@@ -130,6 +131,7 @@ impl Program {
             .with_env_filter(filter)
             .with_writer(|| Stderr)
             .with_target(false)
+            .with_ansi(std::io::stderr().is_terminal())
             .without_time()
             .init();
         conclude(problem::contain_panics(|| self.run(&cli)))

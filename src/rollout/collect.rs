@@ -262,7 +262,7 @@ impl Collector {
             return Err(Error::Invalid("the last rollout failed: resume the run from its checkpoint".into()));
         }
         self.adrift = true;
-        let (rollout, mut spare) = (self.rollout, self.spec.max_faults - self.faults);
+        let (rollout, spare) = (self.rollout, self.spec.max_faults - self.faults);
         let mut failures = Vec::new();
         match &mut self.crew {
             Crew::Caller(own, groups) => {
@@ -273,17 +273,24 @@ impl Collector {
             Crew::Processes(children) => {
                 children.iter_mut().for_each(|child| child.collect(policy, rollout));
                 for child in children {
-                    let lost = child.collected(policy, rollout, spare)?;
-                    spare -= lost.len() as u64;
+                    let lost = child.collected(policy, rollout, spare - failures.len() as u64)?;
                     failures.extend(lost);
+                    if failures.len() as u64 > spare {
+                        break;
+                    }
                 }
             }
         }
-        let rollouts = self.rollouts();
-        failures.extend(rollouts.iter().flat_map(|rollout| rollout.events.failures.iter().cloned()));
+        if failures.len() as u64 <= spare {
+            let events = self.rollouts().into_iter().map(|rollout| &rollout.events);
+            failures.extend(events.flat_map(|events| events.failures.iter().cloned()));
+        }
         self.faults += failures.len() as u64;
-        if let (true, Some(last)) = (self.faults > self.spec.max_faults, failures.last()) {
+        if let (true, Some(last)) = (failures.len() as u64 > spare, failures.last()) {
             return Err(Error::EnvironmentsFailed { count: self.faults, last: last.clone() });
+        }
+        for failure in &failures {
+            tracing::warn!("{failure}; it is begun anew, and nothing is learnt from the broken episode");
         }
         let batch = self.assemble();
         let rollouts = self.rollouts();
@@ -315,7 +322,11 @@ impl Collector {
             lead: Lead::Time { steps, envs: envs as i64 },
             observations: join(|r| r.observation.tensor()),
             action: join(|r| r.action.tensor()),
-            action_mask: self.spec.policy.masked.then(|| join(|r| r.action_mask.tensor()).narrow(0, 0, steps)),
+            action_mask: self
+                .spec
+                .policy
+                .masked
+                .then(|| join(|r| r.action_mask.tensor()).narrow(0, 0, steps)),
             log_prob: Some(join(|r| r.log_prob.tensor())),
             values: Some(join(|r| r.value.tensor())),
             reward: join(|r| r.reward.tensor()),
@@ -348,7 +359,8 @@ impl Collector {
                     true => Ok(child.standings_afresh()),
                     false => child.standings(),
                 });
-                let mut each: Vec<_> = each.collect::<Result<Vec<_>>>()?.into_iter().map(Vec::into_iter).collect();
+                let mut each: Vec<_> =
+                    each.collect::<Result<Vec<_>>>()?.into_iter().map(Vec::into_iter).collect();
                 let count = each.len();
                 Ok((0..self.groups).filter_map(|index| each[index % count].next()).collect())
             }
@@ -575,7 +587,9 @@ mod tests {
     fn failing(max_faults: u64) -> (Collector, ActorCritic) {
         let spec = CollectorSpec { max_faults, ..spec(0, 40) };
         let policy = policy(&spec);
-        let env = |observation, action| Failing(Counter { observation, action, seen: [0.0; 2], terminates: true }, 0);
+        let env = |observation, action| {
+            Failing(Counter { observation, action, seen: [0.0; 2], terminates: true }, 0)
+        };
         let envs = (0..2).map(|_| env(spec.policy.observation.clone(), spec.policy.action.clone())).collect();
         (Collector::new(spec, vec![Box::new(Each::new(envs))]).unwrap(), policy)
     }

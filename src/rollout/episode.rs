@@ -244,7 +244,9 @@ pub fn run_episodes(
             if faults > FAULTS {
                 return Err(error.into());
             }
-            tracing::warn!("environment {env} (episode of seed {seed}): {error}; another episode takes its place");
+            tracing::warn!(
+                "environment {env} (episode of seed {seed}): {error}; another episode takes its place"
+            );
             let index = round[env] as usize * n + env;
             if index < count {
                 broken.push(index);

@@ -333,9 +333,8 @@ impl Group {
             let (env, seed) = (fault.env, fault.seed);
             // A reset that failed belongs to no episode of the rollout.
             let step = if rollout.valid[row.start + env] { 0 } else { rollout.lengths[env] as u64 };
-            let failure = Failure { env: first + env, seed, step, message: fault.error.to_string() };
-            tracing::warn!("{failure}; it begins a new episode, and nothing is learnt from the broken one");
-            rollout.events.failures.push(failure);
+            let message = fault.error.to_string();
+            rollout.events.failures.push(Failure { env: first + env, seed, step, message });
         }
         for env in 0..n {
             let i = row.start + env;

@@ -33,10 +33,12 @@ pub struct Launch {
     pub env: EnvSpec,
     /// The command line of a process that calls [`serve`].
     pub command: Box<dyn Fn() -> Command + Send>,
-    /// A child that takes longer than this over one step of its group (or over making its environments) is taken for
-    /// dead and replaced.
+    /// A child that takes longer than this over one step of its group is taken for dead and replaced.
     pub patience: Duration,
 }
+
+/// At least so long may a child take over making its environments: Python's packages are read from the disk.
+const BEGINNING: Duration = Duration::from_secs(120);
 
 /// Everything a child has to know.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -64,14 +66,24 @@ enum Ask {
 #[derive(Debug, Serialize, Deserialize)]
 enum Answer {
     /// Whether the environments say what they allow.
-    Begun { masked: Vec<bool> },
+    Begun {
+        masked: Vec<bool>,
+    },
     /// Behind it, for each group: final observations, then their values, as bytes.
-    Collected { events: Vec<Events>, environment: Duration, inference: Duration },
+    Collected {
+        events: Vec<Events>,
+        environment: Duration,
+        inference: Duration,
+    },
     /// Environments that could not take their state back, of each group.
-    Stood { restarted: Vec<usize> },
+    Stood {
+        restarted: Vec<usize>,
+    },
     Standing(Vec<Standing>),
     /// It cannot go on.
-    Failed { message: String },
+    Failed {
+        message: String,
+    },
 }
 
 /// Writes a message: its length and that of what follows behind it, JSON, bytes.
@@ -186,7 +198,8 @@ impl Worker {
                 let mut behind = Vec::new();
                 for Group { rollout, .. } in &self.groups {
                     behind.extend(rollout.final_observation.bytes());
-                    behind.extend(bytemuck::cast_slice::<f32, u8>(crate::memory::slice(&rollout.final_value)));
+                    behind
+                        .extend(bytemuck::cast_slice::<f32, u8>(crate::memory::slice(&rollout.final_value)));
                 }
                 let events = self.groups.iter().map(|group| group.rollout.events.clone()).collect();
                 let (environment, inference) = (environment - before[0], inference - before[1]);
@@ -273,7 +286,7 @@ impl Child {
 
     fn begin(&mut self) -> Result<(), Silence> {
         self.ask(&Ask::Begin(Box::new(self.assignment.clone())));
-        match self.answer()? {
+        match self.answer(self.launch.patience.max(BEGINNING))? {
             (Answer::Begun { masked }, _) => self.masked = masked,
             (other, _) => return Err(unexpected(&other)),
         }
@@ -287,19 +300,19 @@ impl Child {
         }
     }
 
-    /// Waits for the answer, as long as there is a sign of life within the launcher's patience.
-    fn answer(&mut self) -> Result<(Answer, Vec<u8>), Silence> {
+    /// Waits for the answer, as long as there is a sign of life within `patience`.
+    fn answer(&mut self, patience: Duration) -> Result<(Answer, Vec<u8>), Silence> {
         let pulse = |child: &Self| -> Vec<i64> {
             child.rollouts.iter().map(|rollout| rollout.pulse.atomic(0).load(Ordering::Relaxed)).collect()
         };
         let (mut alive, mut last) = (Instant::now(), pulse(self));
-        while !self.readable(self.launch.patience.min(Duration::from_millis(500))) {
+        while !self.readable(patience.min(Duration::from_millis(500))) {
             let now = pulse(self);
             if now != last {
                 (alive, last) = (Instant::now(), now);
-            } else if alive.elapsed() >= self.launch.patience {
-                let patience = self.launch.patience.as_secs_f64();
-                return Err(Silence::Lost(format!("its process did not come back within {patience} s")));
+            } else if alive.elapsed() >= patience {
+                let seconds = patience.as_secs_f64();
+                return Err(Silence::Lost(format!("its process did not come back within {seconds} s")));
             }
         }
         match receive(&self.socket) {
@@ -332,14 +345,15 @@ impl Child {
     }
 
     /// Waits until it has collected. A process that dies or hangs is replaced, up to `spare` times, by one that
-    /// begins new episodes and collects the whole rollout again. Returns what was lost in that way.
+    /// begins new episodes and collects the whole rollout again. Returns what was lost in that way: if it is more than
+    /// `spare`, nothing was collected.
     ///
     /// # Errors
-    /// Environments that cannot be begun anew; processes that are lost again and again.
+    /// Environments that cannot be begun anew.
     pub fn collected(&mut self, policy: &ActorCritic, rollout: u64, spare: u64) -> Result<Vec<Failure>> {
         let mut lost = Vec::new();
         loop {
-            let message = match self.answer() {
+            let message = match self.answer(self.launch.patience) {
                 Ok((Answer::Collected { events, environment, inference }, behind)) => {
                     profile::add(profile::Phase::Environment, environment);
                     profile::add(profile::Phase::Inference, inference);
@@ -350,12 +364,11 @@ impl Child {
                 Err(Silence::Failed(message)) => return Err(self.error(Silence::Failed(message))),
                 Err(Silence::Lost(message)) => message,
             };
-            let at_work = self.rollouts.iter().find(|rollout| rollout.pulse.atomic(0).load(Ordering::Relaxed) != IDLE);
-            let failure = at_work.unwrap_or(&self.rollouts[0]).stuck(message);
-            tracing::warn!("{failure}; another process takes its place, and what this one had is collected anew");
-            lost.push(failure);
+            let at_work =
+                self.rollouts.iter().find(|rollout| rollout.pulse.atomic(0).load(Ordering::Relaxed) != IDLE);
+            lost.push(at_work.unwrap_or(&self.rollouts[0]).stuck(message));
             if lost.len() as u64 > spare {
-                return Err(Error::EnvironmentsFailed { count: lost.len() as u64, last: lost.remove(lost.len() - 1) });
+                return Ok(lost);
             }
             self.replace()?;
             self.collect(policy, rollout);
@@ -384,7 +397,8 @@ impl Child {
         for (rollout, events) in self.rollouts.iter_mut().zip(events) {
             let count = events.final_at.len();
             let mut observation = Memory::Own.leaves(&[count], &policy.observation);
-            let mut value = Tensor::zeros([count as i64, policy.value_heads as i64], (Kind::Float, Device::Cpu));
+            let mut value =
+                Tensor::zeros([count as i64, policy.value_heads as i64], (Kind::Float, Device::Cpu));
             let (first, rest) = behind.split_at_checked(observation.bytes().len()).ok_or_else(damaged)?;
             observation.copy_bytes(first);
             let values: &mut [u8] = bytemuck::cast_slice_mut(slice_mut::<f32>(&mut value));
@@ -402,7 +416,7 @@ impl Child {
     /// It is gone.
     pub fn standings(&mut self) -> Result<Vec<Standing>> {
         self.ask(&Ask::Standing);
-        match self.answer() {
+        match self.answer(self.launch.patience) {
             Ok((Answer::Standing(standings), _)) => Ok(standings),
             Ok((other, _)) => Err(self.error(unexpected(&other))),
             Err(silence) => Err(self.error(silence)),
@@ -415,7 +429,7 @@ impl Child {
     /// Whatever the environments report.
     pub fn stand(&mut self, standings: Vec<Standing>) -> Result<Vec<usize>> {
         self.ask(&Ask::Stand(standings));
-        match self.answer() {
+        match self.answer(self.launch.patience) {
             Ok((Answer::Stood { restarted }, _)) => Ok(restarted),
             Ok((other, _)) => Err(self.error(unexpected(&other))),
             Err(silence) => Err(self.error(silence)),

@@ -62,7 +62,7 @@ pub enum Error {
         last_good: Option<String>,
     },
     /// Environments failed more often than a run puts up with.
-    #[error("environments failed {count} times, more than run.max_faults allows; the last one: {last}")]
+    #[error("environments failed more often than run.max_faults allows ({count}): {last}")]
     EnvironmentsFailed {
         /// How often in this session.
         count: u64,

@@ -42,7 +42,7 @@ gymnasium.register("Loud-v0", lambda: print("hello from Python") or Toy())
 
 /// What breaks here shall break in the middle of a run.
 const TRAIN: &str = "train ppo/cartpole --set rollout.steps=64 --set run.total_steps=1024 --set run.eval_episodes=2 \
-                     --set run.check_env=false --quiet";
+                     --set run.check_env=false --set run.max_faults=0 --quiet";
 
 fn with_module() -> Place {
     let place = Place::new();

@@ -93,7 +93,11 @@ fn collector(workers: usize) -> Collector {
     };
     let group =
         |count| -> Box<dyn VecEnv> { Box::new(Each::new((0..count).map(|_| Dials::new()).collect())) };
-    Collector::new(CollectorSpec { policy, steps: 10, workers, seed: 3, max_faults: 0 }, vec![group(2), group(1)]).unwrap()
+    Collector::new(
+        CollectorSpec { policy, steps: 10, workers, seed: 3, max_faults: 0 },
+        vec![group(2), group(1)],
+    )
+    .unwrap()
 }
 
 fn policy(collector: &Collector) -> ActorCritic {
