@@ -190,6 +190,8 @@ pub struct Stacked {
     pub weight: Schedule,
     /// How its rewards are scaled.
     pub normalise: RewardNorm,
+    /// Only the sign of its rewards counts, before anything else: −1, 0 or 1 (Mnih et al. 2015).
+    pub sign: bool,
     /// After scaling, rewards are clipped to ± this.
     pub clip: Option<f64>,
     /// Which value estimate its rewards belong to.
@@ -207,6 +209,7 @@ impl Stacked {
             signal,
             weight: Schedule::constant(1.0),
             normalise: RewardNorm::None,
+            sign: false,
             clip: None,
             value_head: 0,
             update,
@@ -267,7 +270,7 @@ impl Signals {
         let zeros = || Tensor::zeros([steps, envs], (Kind::Float, Device::Cpu));
         let mut heads: Vec<Tensor> = self.heads.iter().map(|_| zeros()).collect();
         for stacked in &mut self.stack {
-            let reward = tch::no_grad(|| stacked.signal.reward(batch))?.contiguous();
+            let mut reward = tch::no_grad(|| stacked.signal.reward(batch))?.contiguous();
             if reward.kind() != Kind::Float || reward.size() != [steps, envs] {
                 return Err(Error::Invalid(format!(
                     "signal `{}` gave rewards of kind {:?} and shape {:?}; a rollout needs Float of [{steps}, {envs}]",
@@ -281,6 +284,9 @@ impl Signals {
                 tensors.push((format!("{}/reward", stacked.name), reward));
                 let what = format!("the reward of signal `{}`", stacked.name);
                 return Err(Error::non_finite(what, tensors));
+            }
+            if stacked.sign {
+                reward = reward.sign();
             }
             let mean = reward.masked_select(&batch.valid).mean(Kind::Float).double_value(&[]);
             log.scalar(&format!("{}/reward_mean", stacked.name), mean);
@@ -372,6 +378,16 @@ mod tests {
         let rewards = signals.rewards(&batch, 0.5, &mut Log::in_memory()).unwrap();
         assert_eq!(rewards[0], &batch.reward * 3.0);
         assert_eq!(rewards[1], &batch.reward * 0.5);
+    }
+
+    #[test]
+    fn only_the_sign_counts_where_it_is_asked_for() {
+        let mut signed = Stacked::new("task", Box::new(Extrinsic), When::AfterPolicy);
+        (signed.sign, signed.weight) = (true, Schedule::constant(2.0));
+        let mut signals = Signals { stack: vec![signed], heads: vec![ValueHead { discount: 0.9, episodic: true }] };
+        let batch = batch(&[-3.0, 0.0, 0.5, 200.0, -0.1, 1.0]);
+        let rewards = signals.rewards(&batch, 0.0, &mut Log::in_memory()).unwrap();
+        assert_eq!(slice::<f32>(&rewards[0]), [-2.0, 0.0, 2.0, 2.0, -2.0, 2.0]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Does an environment keep its contract, and how fast is it?
 
 mod gymnasium;
+mod rate;
 
 use crate::env::{Env, EnvSpec};
 use crate::error::{Error, Result};
@@ -16,6 +17,8 @@ use std::cmp::Ordering;
 use std::hash::Hasher;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
+
+pub use rate::rate;
 
 /// How much is tried.
 #[derive(Clone, Debug)]

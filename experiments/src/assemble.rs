@@ -196,7 +196,7 @@ fn build(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>> {
                 let SignalConfig { name, stack: config, .. } = &recipe.signals[i];
                 let mut stacked = Stacked::new(name, signal, config.update);
                 (stacked.weight, stacked.normalise) = (config.weight, config.reward_norm);
-                stacked.clip = config.reward_clip;
+                (stacked.sign, stacked.clip) = (config.reward_sign, config.reward_clip);
                 stacked.value_head = value_head;
                 stack.push(stacked);
             }

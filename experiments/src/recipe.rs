@@ -243,6 +243,8 @@ pub struct StackConfig {
     pub discount: Option<f64>,
     /// Its returns end with the episode.
     pub episodic: bool,
+    /// Only the sign of its rewards counts: −1, 0 or 1, before they are scaled (Mnih et al. 2015, for Atari games).
+    pub reward_sign: bool,
     /// What its rewards are divided by.
     pub reward_norm: RewardNorm,
     /// Scaled rewards are clipped to ± this; off if absent.
@@ -259,6 +261,7 @@ impl Default for StackConfig {
             weight: Schedule::constant(1.0),
             discount: None,
             episodic: true,
+            reward_sign: false,
             reward_norm: RewardNorm::None,
             reward_clip: None,
             update: When::AfterPolicy,

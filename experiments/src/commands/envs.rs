@@ -2,10 +2,11 @@
 
 use crate::problem::{Done, Outcome, failed};
 use crate::program::{Program, Shared};
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::{Args, Subcommand};
-use imago_envs::EnvSpec;
-use imago_envs::check::{self, Effort, Report, Severity};
+use imago_envs::check::{self, Effort, Report, Severity, rate};
+use imago_envs::{EnvSpec, Gymnasium};
+use std::process::Stdio;
 use std::time::Duration;
 
 /// Environments.
@@ -19,8 +20,22 @@ pub struct Arguments {
 enum Command {
     /// All native and registered ones, a line each.
     List,
-    /// Step one with random actions: spaces, rates, reset time, memory, and what breaks the contract.
+    /// Step one with random actions: spaces, rates, reset time, memory, and what breaks the contract; for environments
+    /// in Python also whether threads or processes step it faster.
     Check(Check),
+    /// Print how many steps of one a second takes, alone in this process: half of a comparison.
+    #[command(hide = true)]
+    Rate(Check),
+}
+
+impl Arguments {
+    /// The environment as it was typed.
+    fn text(&self) -> &str {
+        match &self.command {
+            Some(Command::Check(check) | Command::Rate(check)) => &check.env,
+            Some(Command::List) | None => "",
+        }
+    }
 }
 
 /// Exit codes: 0 it passes (warnings allowed), 1 it breaks its contract, 2 it cannot be made.
@@ -37,7 +52,42 @@ struct Check {
 pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome {
     match subject(arguments)? {
         None => list(program, shared),
-        Some((spec, seconds)) => check(program, &spec, seconds, shared),
+        Some((spec, seconds)) if matches!(arguments.command, Some(Command::Rate(_))) => {
+            println!("{}", rate(&program.envs, &spec, 1, seconds)?);
+            Ok(Done::Finished)
+        }
+        Some((spec, seconds)) => check(program, &spec, seconds, arguments.text(), shared),
+    }
+}
+
+/// Steps per second of two environments at a time.
+#[derive(serde::Serialize)]
+struct SideBySide {
+    threads: f64,
+    processes: f64,
+}
+
+impl SideBySide {
+    /// Each for about `time`, one after the other.
+    fn measure(program: &Program, spec: &str, time: Duration) -> Result<Self> {
+        let one = || {
+            let mut command = std::process::Command::new("/proc/self/exe");
+            let seconds = time.as_secs_f64().to_string();
+            command.args(["envs", "rate", spec, "--seconds", &seconds]);
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()
+        };
+        let both = [one()?, one()?];
+        let mut processes = 0.0;
+        for process in both {
+            let said = process.wait_with_output()?;
+            let said = String::from_utf8_lossy(&said.stdout).into_owned();
+            processes += said.trim().parse::<f64>().context("a process that stepped it ended early")?;
+        }
+        Ok(Self { threads: rate(&program.envs, &EnvSpec::parse(spec)?, 2, time)?, processes })
+    }
+
+    fn faster(&self) -> &'static str {
+        if self.processes > self.threads { "processes" } else { "threads" }
     }
 }
 
@@ -60,24 +110,36 @@ fn list(program: &Program, shared: &Shared) -> Outcome {
 
 /// What is to be checked, if anything, and for how long.
 pub fn subject(arguments: &Arguments) -> Result<Option<(EnvSpec, Duration)>> {
-    let Some(Command::Check(arguments)) = &arguments.command else { return Ok(None) };
+    let Some(Command::Check(arguments) | Command::Rate(arguments)) = &arguments.command else {
+        return Ok(None);
+    };
     let seconds = Duration::try_from_secs_f64(arguments.seconds).unwrap_or_default();
     ensure!(!seconds.is_zero(), "--seconds must be a number above 0, not {}", arguments.seconds);
     Ok(Some((EnvSpec::parse(&arguments.env)?, seconds)))
 }
 
-fn check(program: &Program, spec: &EnvSpec, seconds: Duration, shared: &Shared) -> Outcome {
+fn check(program: &Program, spec: &EnvSpec, seconds: Duration, text: &str, shared: &Shared) -> Outcome {
     if !shared.quiet {
         eprintln!("checking {} for about {} s", spec.id, seconds.as_secs_f64());
     }
     let report = check::check(&program.envs, spec, &Effort::whole(seconds))?;
+    // Environments in Rust share nothing: threads are as fast as can be.
+    let compared = spec.id.starts_with(Gymnasium::PREFIX) && report.passes();
+    let two = compared.then(|| SideBySide::measure(program, text, seconds.mul_f64(0.2))).transpose()?;
     if shared.json {
         let mut json = serde_json::to_value(&report)?;
+        json["two_at_a_time"] = serde_json::to_value(&two)?;
+        json["worker_kind"] = two.as_ref().map(SideBySide::faster).into();
         json["format"] = 1.into();
         json["passes"] = report.passes().into();
         println!("{json}");
     } else {
         print!("{}", table(&report));
+        if let Some(two) = two {
+            let [threads, processes] = [two.threads, two.processes].map(thousands);
+            let kind = two.faster();
+            println!("{:<12} {threads} in 2 threads, {processes} in 2 processes: run.worker_kind = \"{kind}\"", "workers");
+        }
     }
     match report.of(Severity::Violation).count() {
         0 => Ok(Done::Finished),
