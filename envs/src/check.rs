@@ -710,7 +710,7 @@ fn choose(mask: &[bool], rng: &mut ChaCha8Rng) -> usize {
 }
 
 /// What is wrong with an observation, if anything: the rule and words that follow "the observation has".
-fn stray(space: &Space, observation: Leaf) -> Option<(&'static str, String)> {
+pub(crate) fn stray(space: &Space, observation: Leaf) -> Option<(&'static str, String)> {
     match space {
         Space::Discrete { n, .. } => {
             let value = observation.i64()[0];
