@@ -61,10 +61,12 @@ pub struct EnvSpec {
     /// With `action_repeat`: show the brighter of the last two frames, byte by byte, since old consoles draw some
     /// things only in every other one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(extend("x-default" = "false"))]
     pub repeat_max: bool,
     /// A lost life ends the learner's episode; the next one goes on in the same game until that is over. Reads
     /// `lives`, or else `life`, of the environment's info.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(extend("x-default" = "false"))]
     pub life_as_episode: bool,
     /// Cut this many pixels off the picture: [top, bottom, left, right].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -72,6 +74,7 @@ pub struct EnvSpec {
     pub crop: Option<[u32; 4]>,
     /// Make the picture grey: 0.299 red + 0.587 green + 0.114 blue.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(extend("x-default" = "false"))]
     pub grayscale: bool,
     /// Make the picture this large: [height, width].
     #[serde(default, skip_serializing_if = "Option::is_none")]
