@@ -294,7 +294,9 @@ fn sets_of_actions_are_those_of_every_kind_of_space() {
         |text: &str| -> Vec<toml::Value> { text.parse::<toml::Value>().unwrap().as_array().unwrap().clone() };
     let discrete = Space::Discrete { n: 5, start: 10 };
     let multi = Space::MultiDiscrete { shape: vec![2], n: vec![3, 4], start: vec![0, 1] };
-    let cases: [(Space, &str, &[&[f32]], Option<&[bool]>); 4] = [
+    // Space, actions, what the environment gets, what is left of its mask.
+    type Case<'a> = (Space, &'a str, &'a [&'a [f32]], Option<&'a [bool]>);
+    let cases: [Case; 4] = [
         // Stored as offsets from `start`.
         (discrete.clone(), "[12, 10, [14]]", &[&[2.0], &[0.0], &[4.0]], None),
         (
