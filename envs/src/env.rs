@@ -4,12 +4,30 @@ use crate::error::{Error, Result};
 use crate::frame::Frame;
 use crate::row::{Fault, Row};
 use crate::space::{Leaf, LeafMut, Space};
+use crate::wrappers::ResizeMethod;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::Ordering;
 
-/// Which environment, with which arguments: everything that is needed to make it again elsewhere.
+/// Which environment, with which arguments and in which wrappers: everything that is needed to make it again
+/// elsewhere.
+///
+/// Wrappers are applied in one order, from the inside to the outside, whatever the order in a recipe:
+/// `observation`, `actions`, `noop_max`, `sticky_actions`, `action_repeat` with `repeat_max`, `life_as_episode`,
+/// pictures (`crop`, then `grayscale`, then `resize`), `frame_stack`, `time_limit`. It is the one in which the
+/// originals' results were made (Stable-Baselines3's `AtariWrapper`, Gymnasium's `AtariPreprocessing`, Machado et al.
+/// 2018, Pathak et al. 2017): no-ops at the start and sticky actions count single frames of the game, so they lie
+/// inside the repetition; a life may end at any decision, so it lies outside of it; only what a decision ends with
+/// is made smaller; and the stack holds one picture of each decision.
+///
+/// `time_limit` is outermost and counts decisions. Without it the environment's own limit stays where it was made,
+/// innermost, and counts the environment's own steps: frames, if `action_repeat` is given.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(
+    description = "Which environment, with which arguments and in which wrappers: everything that is needed to \
+                          make it again elsewhere. Wrappers are applied in the order of these keys, from the inside \
+                          to the outside; the time limit is outermost and counts decisions."
+)]
 #[serde(deny_unknown_fields)]
 pub struct EnvSpec {
     /// A native name (`CartPole-v1`) or `gym:ID` for any registered Gymnasium environment.
@@ -18,13 +36,64 @@ pub struct EnvSpec {
     #[serde(default, skip_serializing_if = "toml::Table::is_empty")]
     #[schemars(schema_with = "any_table", extend("x-default" = "none"))]
     pub args: toml::Table,
-    /// Truncate episodes after this many steps, in place of the environment's own limit.
+    /// Truncate episodes after this many decisions, in place of the environment's own limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1), extend("x-default" = "the environment's own"))]
     pub time_limit: Option<u32>,
     /// An observation outside the environment's own space is a failure of it, as a NaN is. Python environments only.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    #[schemars(extend("x-default" = "true"))]
     pub check_bounds: bool,
+    /// Show only this field of Dict and Tuple observations, named as `imago envs check` prints it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-default" = "all of them"))]
+    pub observation: Option<String>,
+    /// Choose among these actions alone, each a number or a list of numbers as the environment itself takes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "some_actions", extend("x-default" = "all of them"))]
+    pub actions: Option<Vec<toml::Value>>,
+    /// Begin each episode with 1 to this many steps of action 0, a number drawn from the episode's seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend("x-default" = "none"))]
+    pub noop_max: Option<u32>,
+    /// Probability with which each frame repeats the action of the frame before (Machado et al. 2018: 0.25).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1), extend("x-default" = "off"))]
+    pub sticky_actions: Option<f64>,
+    /// Hold each action for this many frames of the game; rewards are summed, an end ends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend("x-default" = "1"))]
+    pub action_repeat: Option<u32>,
+    /// With `action_repeat`: show the brighter of the last two frames, byte by byte, since old consoles draw some
+    /// things only in every other one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(extend("x-default" = "false"))]
+    pub repeat_max: bool,
+    /// A lost life ends the learner's episode; the next one goes on in the same game until that is over. Reads
+    /// `lives`, or else `life`, of the environment's info.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(extend("x-default" = "false"))]
+    pub life_as_episode: bool,
+    /// Cut this many pixels off the picture: [top, bottom, left, right].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-default" = "none"))]
+    pub crop: Option<[u32; 4]>,
+    /// Make the picture grey: 0.299 red + 0.587 green + 0.114 blue.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(extend("x-default" = "false"))]
+    pub grayscale: bool,
+    /// Make the picture this large: [height, width].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(inner(range(min = 1)), extend("x-default" = "as it is"))]
+    pub resize: Option<[u32; 2]>,
+    /// How `resize` does it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-default" = "\"area\""))]
+    pub resize_method: Option<ResizeMethod>,
+    /// Show the last observations together, this many, oldest first; before an episode's first one there are zeros.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64), extend("x-default" = "1"))]
+    pub frame_stack: Option<u32>,
 }
 
 fn yes() -> bool {
@@ -40,28 +109,86 @@ fn any_table(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "object" })
 }
 
+fn some_actions(_: &mut SchemaGenerator) -> Schema {
+    let numbers = json_schema!({ "type": "array", "items": { "type": "number" } });
+    json_schema!({ "type": "array", "items": { "anyOf": [{ "type": "number" }, numbers] } })
+}
+
 impl EnvSpec {
+    /// Every key but `id` and `args`.
+    const KEYS: [&str; 14] = [
+        "time_limit",
+        "check_bounds",
+        "observation",
+        "actions",
+        "noop_max",
+        "sticky_actions",
+        "action_repeat",
+        "repeat_max",
+        "life_as_episode",
+        "crop",
+        "grayscale",
+        "resize",
+        "resize_method",
+        "frame_stack",
+    ];
+
     /// The environment `id` with its own defaults.
     pub fn new(id: &str) -> Self {
-        Self { id: id.into(), args: toml::Table::new(), time_limit: None, check_bounds: true }
+        Self {
+            id: id.into(),
+            args: toml::Table::new(),
+            time_limit: None,
+            check_bounds: true,
+            observation: None,
+            actions: None,
+            noop_max: None,
+            sticky_actions: None,
+            action_repeat: None,
+            repeat_max: false,
+            life_as_episode: false,
+            crop: None,
+            grayscale: false,
+            resize: None,
+            resize_method: None,
+            frame_stack: None,
+        }
     }
 
-    /// `ID`, or `ID?argument=value&…` as on a command line. Values are read as TOML; what is none is text.
+    /// `ID`, or `ID?argument=value&…` as on a command line. Values are read as TOML; what is none is text. A key of
+    /// `[env]` (`grayscale=true`, `resize=[42,42]`) is that key; everything else is an argument of the constructor,
+    /// and so is a key's namesake written `args.crop=…`.
     pub fn parse(text: &str) -> Result<Self> {
         let (id, arguments) = text.split_once('?').unwrap_or((text, ""));
-        let mut spec = Self::new(id);
+        let refuse = |argument: &str, message: String| Error::BadArgument {
+            id: id.into(),
+            argument: argument.into(),
+            message,
+        };
+        let mut keys = toml::Table::from_iter([("id".to_string(), toml::Value::String(id.into()))]);
+        let mut args = toml::Table::new();
         for argument in arguments.split('&').filter(|argument| !argument.is_empty()) {
             let Some((name, value)) = argument.split_once('=') else {
-                return Err(Error::BadArgument {
-                    id: id.into(),
-                    argument: argument.into(),
-                    message: format!("expected {argument}=VALUE"),
-                });
+                return Err(refuse(argument, format!("expected {argument}=VALUE")));
             };
             let value = value.parse().unwrap_or_else(|_| toml::Value::String(value.into()));
-            spec.args.insert(name.into(), value);
+            if Self::KEYS.contains(&name) {
+                keys.insert(name.into(), value);
+                // One at a time, so that the error knows which.
+                Self::deserialize(keys.clone()).map_err(|error| refuse(name, error.message().into()))?;
+            } else {
+                args.insert(name.strip_prefix("args.").unwrap_or(name).into(), value);
+            }
         }
-        Ok(spec)
+        let spec = Self::deserialize(keys).map_err(|error| refuse("id", error.message().into()))?;
+        Ok(Self { args, ..spec })
+    }
+
+    /// Whether any wrapper but the time limit is asked for.
+    pub(crate) fn is_wrapped(&self) -> bool {
+        let Self { args, time_limit, check_bounds, .. } = self.clone();
+        let plain = Self { args, time_limit, check_bounds, ..Self::new(&self.id) };
+        *self != plain
     }
 }
 
@@ -107,6 +234,12 @@ pub trait Env: Send {
     fn render(&mut self) -> Result<Option<Frame>> {
         Ok(None)
     }
+    /// A number that the environment says beside the observation after the last reset or step: the entry `name`
+    /// of Gymnasium's `info` (`x_pos`, `lives` …), `true` being 1. `None` where it says no such thing, or says it
+    /// in words.
+    fn info(&self, _name: &str) -> Option<f64> {
+        None
+    }
     /// Everything that distinguishes this moment, or `None` where the environment cannot say: a resumed run
     /// then starts a new episode there.
     fn save(&self) -> Option<Vec<u8>> {
@@ -145,6 +278,10 @@ impl<E: Env + ?Sized> Env for Box<E> {
 
     fn render(&mut self) -> Result<Option<Frame>> {
         (**self).render()
+    }
+
+    fn info(&self, name: &str) -> Option<f64> {
+        (**self).info(name)
     }
 
     fn save(&self) -> Option<Vec<u8>> {

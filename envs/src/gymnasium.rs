@@ -35,6 +35,8 @@ use toml::Value;
 /// - The GIL is held inside each call and not between two.
 /// - It has pictures if the arguments say `render_mode = "rgb_array"`
 ///   ([`Registry::make_rendering`](crate::Registry::make_rendering) says so).
+/// - [`Env::info`] reads the last `info`: numbers, truth values and NumPy's scalars; `a.b` is entry `b` of the
+///   dictionary at `a`, where there is no entry `a.b`.
 /// - It cannot save its state: a resumed run starts a new episode.
 ///
 /// Gymnasium's environment checker is off unless the arguments say `disable_env_checker = false`; shapes,
@@ -58,6 +60,8 @@ pub struct Gymnasium {
     check_bounds: bool,
     /// Whether it was made with `render_mode = "rgb_array"`.
     renders: bool,
+    /// What the last reset or step said beside the observation; read only when somebody asks.
+    info: Option<Py<PyAny>>,
 }
 
 impl Gymnasium {
@@ -110,6 +114,7 @@ impl Gymnasium {
                 mask: vec![true; action.space.choices()],
                 masked: None,
                 check_bounds: spec.check_bounds && has_bounds(&observation.space),
+                info: None,
                 observation,
                 action,
             })
@@ -261,7 +266,9 @@ impl Env for Gymnasium {
             let item = |i| result.get_item(i).map_err(|error| self.raised(py, "reset", error));
             let (value, info) = (item(0)?, item(1)?);
             self.read_observation(py, &value, observation)?;
-            self.read_mask(&info, Moment::Reset)
+            self.read_mask(&info, Moment::Reset)?;
+            self.info = Some(info.unbind());
+            Ok(())
         })
     }
 
@@ -283,6 +290,7 @@ impl Env for Gymnasium {
                 (item(2)?.is_truthy().map_err(raised)?, item(3)?.is_truthy().map_err(raised)?);
             let info = item(4)?;
             self.read_mask(&info, if terminated || truncated { Moment::End } else { Moment::Step })?;
+            self.info = Some(info.unbind());
             Ok(Step { reward, terminated, truncated })
         })
     }
@@ -301,6 +309,14 @@ impl Env for Gymnasium {
         python::attach(|py| {
             let picture = self.picture(py).map_err(|error| self.raised(py, "render", error))?;
             picture.map(Some).map_err(|message| self.broken(message))
+        })
+    }
+
+    fn info(&self, name: &str) -> Option<f64> {
+        let info = self.info.as_ref()?;
+        python::attach(|py| {
+            let info = info.bind(py).cast::<PyDict>().ok()?;
+            number_in(info, name)
         })
     }
 }
@@ -327,6 +343,17 @@ impl Drop for Gymnasium {
     fn drop(&mut self) {
         // Nobody is left to tell about an error; an interpreter that has ended needs no closing.
         Python::try_attach(|py| drop(self.env.call_method0(py, "close")));
+    }
+}
+
+/// The entry `name` of `info` as a number, or entry `b` of the dictionary `a` for `a.b`.
+fn number_in(info: &Bound<PyDict>, name: &str) -> Option<f64> {
+    match info.get_item(name).ok()? {
+        Some(value) => value.extract().ok(),
+        None => {
+            let (outer, inner) = name.split_once('.')?;
+            number_in(info.get_item(outer).ok()??.cast::<PyDict>().ok()?, inner)
+        }
     }
 }
 

@@ -26,6 +26,7 @@ mod seals_cartpole;
 mod space;
 mod state;
 mod time_limit;
+pub mod wrappers;
 
 pub use acrobot::{Acrobot, AcrobotVersion};
 pub use arguments::Arguments;

@@ -2,6 +2,7 @@
 
 use crate::env::{Each, Env, EnvSpec, VecEnv};
 use crate::error::{Error, Result};
+use crate::wrappers;
 use crate::{
     Acrobot, AcrobotVersion, CartPole, Gymnasium, MountainCar, MountainCarContinuous, Pendulum, Rooms,
     SealsCartPole, TimeLimit,
@@ -143,14 +144,38 @@ impl Registry {
         self.entries.get(id).is_some_and(|entry| entry.builtin)
     }
 
-    /// One environment.
+    /// One environment, in the wrappers that `spec` asks for.
     pub fn make(&self, spec: &EnvSpec) -> Result<Box<dyn Env>> {
         check_limit(spec)?;
+        if spec.is_wrapped() {
+            return self.make_wrapped(spec);
+        }
         if spec.id.starts_with(Gymnasium::PREFIX) {
             return Ok(Box::new(Gymnasium::new(spec)?));
         }
         let entry = self.entry(&spec.id)?;
         (entry.one)(&spec.args, spec.time_limit.or(entry.time_limit))
+    }
+
+    /// One environment in wrappers. A limit of the recipe counts decisions, around all of them, and the environment
+    /// then has none of its own: neither the registered one nor Gymnasium's, which `max_episode_steps = -1` leaves
+    /// out.
+    fn make_wrapped(&self, spec: &EnvSpec) -> Result<Box<dyn Env>> {
+        let inner = if spec.id.starts_with(Gymnasium::PREFIX) {
+            let mut bare = EnvSpec { args: spec.args.clone(), ..EnvSpec::new(&spec.id) };
+            if spec.time_limit.is_some() {
+                bare.args.insert("max_episode_steps".into(), (-1).into());
+            }
+            Box::new(Gymnasium::new(&bare)?)
+        } else {
+            let entry = self.entry(&spec.id)?;
+            (entry.one)(&spec.args, entry.time_limit.filter(|_| spec.time_limit.is_none()))?
+        };
+        let env = wrappers::wrap(inner, spec)?;
+        Ok(match spec.time_limit {
+            Some(limit) => Box::new(TimeLimit::new(env, limit)),
+            None => env,
+        })
     }
 
     /// One environment whose pictures are wanted: Gymnasium's are told so when they are made, and may be slower
@@ -173,7 +198,8 @@ impl Registry {
         })
     }
 
-    /// `count` environments of a kind, stepped one after another without a virtual call between them.
+    /// `count` environments of a kind, stepped one after another; without wrappers, without a virtual call between
+    /// them.
     pub fn make_group(&self, spec: &EnvSpec, count: usize) -> Result<Box<dyn VecEnv>> {
         check_limit(spec)?;
         if count == 0 {
@@ -182,6 +208,10 @@ impl Registry {
                 argument: "count".into(),
                 message: "a group has at least one environment".into(),
             });
+        }
+        if spec.is_wrapped() {
+            let (registry, spec) = (self.clone(), spec.clone());
+            return Ok(Box::new(Each::made_by(count, move || registry.make_wrapped(&spec))?));
         }
         if spec.id.starts_with(Gymnasium::PREFIX) {
             let spec = spec.clone();

@@ -530,6 +530,26 @@ impl LeafBuf {
         }
     }
 
+    /// All values as bytes, in this machine's order: for saved states.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            LeafBuf::F32(values) => bytemuck::cast_slice(values),
+            LeafBuf::U8(values) => values,
+            LeafBuf::I64(values) => bytemuck::cast_slice(values),
+            LeafBuf::Records(words) => bytemuck::cast_slice(words),
+        }
+    }
+
+    /// As [`LeafBuf::bytes`], to write to.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            LeafBuf::F32(values) => bytemuck::cast_slice_mut(values),
+            LeafBuf::U8(values) => values,
+            LeafBuf::I64(values) => bytemuck::cast_slice_mut(values),
+            LeafBuf::Records(words) => bytemuck::cast_slice_mut(words),
+        }
+    }
+
     /// Appends the values of `leaf`.
     ///
     /// # Panics

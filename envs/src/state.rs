@@ -1,4 +1,5 @@
-//! Saved states of native environments: a fixed number of 64-bit floats, little-endian, and nothing else.
+//! Saved states: of native environments a fixed number of 64-bit floats, little-endian, and nothing else; of wrappers
+//! something of their own before the state of what they wrap.
 
 use crate::error::{Error, Result};
 
@@ -21,4 +22,12 @@ pub(crate) fn decode<const N: usize>(id: &str, bytes: &[u8]) -> Result<[f64; N]>
         Some(x) => refuse(format!("the saved state holds {x}")),
         None => Ok(values),
     }
+}
+
+/// The first `count` bytes of a wrapper's state, and the rest. `what` says in an error what they hold.
+pub(crate) fn split<'a>(id: &str, bytes: &'a [u8], count: usize, what: &str) -> Result<(&'a [u8], &'a [u8])> {
+    bytes.split_at_checked(count).ok_or_else(|| Error::CannotRestore {
+        id: id.into(),
+        message: format!("the saved state has {} bytes and lacks {what}", bytes.len()),
+    })
 }

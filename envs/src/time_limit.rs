@@ -60,6 +60,10 @@ impl<E: Env> Env for TimeLimit<E> {
         self.env.render()
     }
 
+    fn info(&self, name: &str) -> Option<f64> {
+        self.env.info(name)
+    }
+
     /// Steps taken so far (u32, little-endian), then the inner state. `None` where the environment cannot say.
     fn save(&self) -> Option<Vec<u8>> {
         let mut state = self.elapsed.to_le_bytes().to_vec();

@@ -3,7 +3,8 @@
 
 mod single;
 
-use imago_envs::{Leaf, Registry, Space};
+use imago_envs::{EnvSpec, Leaf, Registry, Space};
+use single::game::Game;
 use single::{Rows, seeds, spec};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -60,4 +61,36 @@ fn steps_of_native_groups_allocate_nothing() {
     let before = COUNT.get();
     drop(vec![0u8; 10]);
     assert!(COUNT.get() > before, "the counter counts");
+}
+
+#[test]
+fn steps_in_every_wrapper_allocate_nothing() {
+    const N: usize = 4;
+    let mut registry = Registry::default();
+    registry.register("Game", "", None, |_| Ok(Game::new()));
+    for (grayscale, resize_method) in [(true, "area"), (false, "bilinear")] {
+        let keys = format!(
+            "id = \"Game\"\nactions = [0, 2, 3]\nnoop_max = 3\nsticky_actions = 0.3\naction_repeat = 2\nrepeat_max = \
+             true\nlife_as_episode = true\ncrop = [1, 0, 0, 2]\ngrayscale = {grayscale}\nresize = [3, \
+             4]\nresize_method = \"{resize_method}\"\nframe_stack = 2\ntime_limit = 5"
+        );
+        let spec: EnvSpec = toml::from_str(&keys).unwrap();
+        let mut group = registry.make_group(&spec, N).unwrap();
+        let mut rows = Rows::new(group.as_ref());
+        group.reset(&seeds, rows.observation.leaf_mut()).unwrap();
+        for i in 0..N {
+            rows.finals.push(i, group.observation_space());
+        }
+        let mut mask = [true; 3 * N];
+        let before = COUNT.get();
+        let mut ends = 0;
+        for t in 0..2000 {
+            group.action_mask(&mut mask).unwrap();
+            let action: [i64; N] = std::array::from_fn(|i| ((t + i) % 3) as i64);
+            rows.step(group.as_mut(), Leaf::I64(&action)).unwrap();
+            ends += rows.finals.len();
+        }
+        assert_eq!(COUNT.get() - before, 0);
+        assert!(ends >= 2000 / 5 * N, "{ends} ends");
+    }
 }

@@ -109,6 +109,7 @@ def digest(paths):
 
 IMAGO = TARGET / "release/imago"
 FRAME_POOL = TARGET / "release/examples/bench_frame_pool"
+PICTURE = TARGET / "release/examples/bench_picture"
 VEC_ENV = TARGET / "release/examples/bench_vec_env"
 
 
@@ -328,6 +329,18 @@ def gymnasium(how, steps, python=PEERS):
     return measure
 
 
+def picture(row, line, cores, seed):
+    out, share = run([PICTURE, "--warm", 2_000, "--steps", 50_000], cores)
+    return last_json(out) | {"core_share": share}
+
+
+def peer_picture(how, steps):
+    def measure(row, line, cores, seed):
+        return peer("picture", cores, seed, "--how", how, "--warm", 200, "--steps", steps)
+
+    return measure
+
+
 def vec_env(row, line, cores, seed):
     out, share = run([VEC_ENV, "--threads", len(cores)], cores)
     return last_json(out) | {"core_share": share}
@@ -431,6 +444,17 @@ ROWS = {
         # 4 epochs of 4 minibatches for every 1,024 steps.
         {"parameters": 104_197, "steps_per_update": 1_024 / 16},
         goal=1.3,
+    ),
+    "picture": Row(
+        "240×256 colours cropped, grey, 42×42 by areas, pictures/s",
+        "opencv",
+        {
+            "imago": Line("Imago", picture),
+            "opencv": Line("OpenCV, cvtColor and resize", peer_picture("opencv", 10_000)),
+            "numpy": Line("NumPy, matrix products", peer_picture("numpy", 5_000)),
+        },
+        {"pixels": 42 * 42, "brightness": 127.4},
+        goal=2,
     ),
 }
 
@@ -682,7 +706,7 @@ def main():
     identity = {
         "machine": machine(),
         "core": arguments.core,
-        "programs": digest([IMAGO, FRAME_POOL, VEC_ENV]),
+        "programs": digest([IMAGO, FRAME_POOL, PICTURE, VEC_ENV]),
         "settings": digest(settings),
     }
     for name in rows:

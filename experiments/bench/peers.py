@@ -355,8 +355,53 @@ def env(arguments):
     }
 
 
+def picture(arguments):
+    """Pictures of Super Mario Bros. as Pathak et al. 2017 crop them, in grey, 42×42 by the mean of areas."""
+    # As in picture.rs.
+    index, y, x, colour = np.ogrid[0:16, 0:240, 0:256, 0:3]
+    pool = ((x * y // 7 + 3 * x + 31 * index + 85 * colour) % 256).astype(np.uint8)
+
+    if arguments.how == "opencv":
+        import cv2
+
+        cv2.setNumThreads(1)
+        packages = ("opencv-python-headless", "numpy")
+
+        def make(colours):
+            grey = cv2.cvtColor(colours[24:-12, 8:-8], cv2.COLOR_RGB2GRAY)
+            return cv2.resize(grey, (42, 42), interpolation=cv2.INTER_AREA)
+
+    else:
+        packages = ("numpy",)
+        brightness = np.array([0.299, 0.587, 0.114], np.float32)
+
+        def overlaps(long, short):
+            """How much of each pixel of a long line lies in each of a short one, as a share of the latter."""
+            scale = long / short
+            begin, end = scale * np.arange(short)[:, None], scale * np.arange(1, short + 1)[:, None]
+            inside = np.minimum(end, np.arange(1, long + 1)) - np.maximum(begin, np.arange(long))
+            return (np.maximum(inside, 0) / scale).astype(np.float32)
+
+        rows, columns = overlaps(204, 42), overlaps(240, 42).T.copy()
+
+        def make(colours):
+            grey = np.rint(colours[24:-12, 8:-8] @ brightness)
+            return np.rint(rows @ grey @ columns).astype(np.uint8)
+
+    def run(count):
+        for i in range(count):
+            shown = make(pool[i & 15])
+        return shown
+
+    run(arguments.warm)
+    measured = timed(lambda: run(arguments.steps), arguments.steps)
+    shown = np.stack([make(colours) for colours in pool])
+    checks = {"pixels": shown[0].size, "brightness": round(float(shown.mean()), 1)}
+    return measured | {"checks": checks, "versions": versions(*packages)}
+
+
 def main():
-    workloads = {f.__name__: f for f in (ppo, gail, hold, env, pixels)}
+    workloads = {f.__name__: f for f in (ppo, gail, hold, env, pixels, picture)}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("workload", choices=workloads)
     parser.add_argument("--seed", type=int, default=0)
@@ -365,7 +410,7 @@ def main():
     parser.add_argument("--demos", help="a file that `imago record` wrote")
     parser.add_argument("--target", type=float, help="the return to hold")
     parser.add_argument("--frames", help="an .npy file, bytes [frames, 4, 42, 42]")
-    parser.add_argument("--how", choices=("make", "make_unchecked", "sync", "vector"))
+    parser.add_argument("--how", choices=("make", "make_unchecked", "sync", "vector", "opencv", "numpy"))
     arguments = parser.parse_args()
     result = workloads[arguments.workload](arguments)
     print(json.dumps(result | {"affinity": sorted(os.sched_getaffinity(0))}))

@@ -370,7 +370,8 @@ pub fn words(schema: &Value, plural: bool) -> String {
         Some("string") => noun("a string", "strings"),
         Some("array") => {
             let items = schema.get("items").map_or("values".into(), |items| words(items, true));
-            noun("a list of ", "lists of ") + &items
+            let count = length(schema).map_or(String::new(), |count| format!("{count} "));
+            noun("a list of ", "lists of ") + &count + &items
         }
         _ => match schema.get("properties").and_then(Value::as_object) {
             Some(properties) => {
@@ -392,6 +393,12 @@ fn range(schema: &Value) -> String {
         (Some(low), None, None, None) => format!(" of at least {low}"),
         _ => String::new(),
     }
+}
+
+/// How many items a list has, where only one number is right.
+fn length(schema: &Value) -> Option<u64> {
+    let bound = |key: &str| schema.get(key).and_then(Value::as_u64);
+    bound("minItems").filter(|_| bound("minItems") == bound("maxItems"))
 }
 
 /// 1.0 as 1.
@@ -437,6 +444,9 @@ pub fn complaint(schema: &Value, value: &toml::Value) -> Option<(String, String)
         }
         (Some("boolean"), toml::Value::Boolean(_)) | (Some("string"), toml::Value::String(_)) => return None,
         (Some("array"), toml::Value::Array(values)) => {
+            if length(schema).is_some_and(|count| count != values.len() as u64) {
+                return wrong();
+            }
             let items = schema.get("items")?;
             return values.iter().any(|value| complaint(items, value).is_some()).then(wrong).flatten();
         }
@@ -512,6 +522,8 @@ pub mod tests {
             "maximum" => number.is_none_or(|x| x <= rule.as_f64().unwrap()),
             "exclusiveMinimum" => number.is_none_or(|x| x > rule.as_f64().unwrap()),
             "exclusiveMaximum" => number.is_none_or(|x| x < rule.as_f64().unwrap()),
+            "minItems" => value.as_array().is_none_or(|items| items.len() as u64 >= rule.as_u64().unwrap()),
+            "maxItems" => value.as_array().is_none_or(|items| items.len() as u64 <= rule.as_u64().unwrap()),
             "items" => value.as_array().is_none_or(|items| items.iter().all(|item| meets(root, rule, item))),
             "required" => value.as_object().is_none_or(|map| {
                 rule.as_array().unwrap().iter().all(|key| map.contains_key(key.as_str().unwrap()))
@@ -557,6 +569,8 @@ pub mod tests {
             "[signal.mine]\nscale = 2\nweight = 0.5",
             "[signal.gail]\nkind = \"extrinsic\"",
             "[learner]\nkind = \"bc\"\npatience = 3",
+            "actions = [0, [1, 2], 0.5]\nnoop_max = 30\nsticky_actions = 0.25\naction_repeat = 4\nrepeat_max = true",
+            "life_as_episode = true\ncrop = [1, 2, 3, 4]\ngrayscale = true\nresize = [42, 42]\nframe_stack = 4",
         ] {
             assert!(is_valid(&format!("{good}{more}")), "{more}");
         }
@@ -574,6 +588,11 @@ pub mod tests {
             "[signal.gail]\nlabel_smoothing = 0.5",
             "[signal.a]\nkind = \"extrinsic\"\nscale = 2",
             "[signal.a]\nkind = \"mine\"\nscale = 2\nweight = \"x\"",
+            "crop = [1, 2, 3]",
+            "resize = [0, 42]",
+            "actions = [\"left\"]",
+            "sticky_actions = 1.5",
+            "resize_method = \"cubic\"",
         ] {
             assert!(!is_valid(&format!("{good}{bad}")), "{bad}");
             let refused = Recipe::parse("r", &format!("{good}{bad}"), &[], None, &["mine"]);
@@ -611,5 +630,10 @@ pub mod tests {
         assert_eq!(of("signal.NAME.weight").kind(), "a number or { from = …, to = … }");
         assert_eq!(of("signal.gail.hidden").default(), "[64, 64]");
         assert_eq!(of("env.id").default(), "required");
+        assert_eq!(of("env.crop").kind(), "a list of 4 whole numbers in [0, 4294967295]");
+        assert_eq!(of("env.actions").kind(), "a list of numbers or lists of numbers");
+        assert_eq!(of("env.sticky_actions").kind(), "a number in [0, 1]");
+        assert_eq!(of("env.resize_method").kind(), "\"area\" or \"bilinear\"");
+        assert_eq!(of("env.frame_stack").default(), "1");
     }
 }

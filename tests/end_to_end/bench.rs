@@ -30,6 +30,14 @@ fn the_loop_over_environments_steps_all_of_them() {
 }
 
 #[test]
+fn pictures_are_counted_and_are_those_of_the_peers() {
+    let measured = json(&example("bench_picture", &["--steps", "100", "--warm", "0"]));
+    assert_eq!((&measured["steps"], &measured["checks"]["pixels"]), (&100.into(), &1764.into()));
+    // What OpenCV 5.0 and NumPy make of the same sixteen pictures, by peers.py.
+    assert_eq!(measured["checks"]["brightness"], 127.4);
+}
+
+#[test]
 fn the_pool_shows_its_frames_and_refuses_other_files() {
     let folder = tempfile::tempdir().unwrap();
     let train = |shape: &[i64], more: &[&str]| {

@@ -229,6 +229,13 @@ fn what_cannot_be_made_is_bad_input() {
     place.refuses("envs check Nope-v1 --quiet", &["unknown environment `Nope-v1`"]);
     place.refuses("envs check CartPole-v1?x --quiet", &["argument `x`: expected x=VALUE"]);
     place.refuses("envs check CartPole-v1?x=1 --quiet", &["argument `x`: unknown"]);
+    let said =
+        place.ok("envs check CartPole-v1?action_repeat=2&frame_stack=3&time_limit=9 --quiet --seconds 0.3");
+    assert!(said.stdout.contains("Box([12], float32"), "{said:?}");
+    place.refuses(
+        "envs check CartPole-v1?grayscale=true --quiet",
+        &["`grayscale`: it needs a picture of bytes"],
+    );
     place.refuses("envs check CartPole-v1 --quiet --seconds 0", &["--seconds must be a number above 0"]);
     place.refuses("envs check CartPole-v1 --quiet --seconds inf", &["--seconds must be a number above 0"]);
     let wombat =

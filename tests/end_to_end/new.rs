@@ -74,6 +74,19 @@ fn a_starter_recipe_is_printed_without_a_file_and_never_overwrites() {
 }
 
 #[test]
+fn a_starter_recipe_has_the_wrappers_that_were_asked_for() {
+    let place = Place::new();
+    place
+        .ok("new ppo --env Pendulum-v1?g=9.8&frame_stack=3&actions=[-2.0,0.0,2.0]&time_limit=50 --to a.toml");
+    let text = place.read("a.toml");
+    for line in ["frame_stack = 3", "actions = [-2.0, 0.0, 2.0]", "time_limit = 50", "g = 9.8"] {
+        assert!(text.contains(line), "{line} is missing in {text}");
+    }
+    place.ok("train a.toml --set run.total_steps=2048 --run-dir run --quiet");
+    place.refuses("new ppo --env Pendulum-v1?frame_stack=0", &["`frame_stack`: expected 1 to 64"]);
+}
+
+#[test]
 fn a_dry_run_says_where_the_run_will_end() {
     let place = Place::new();
     let steps = "--set rollout.envs=8 --set rollout.steps=256 --set run.total_steps";

@@ -135,6 +135,16 @@ const RECIPES: &[Case] = &[
         &["r.toml line 4: `env.time_limit`", "in [1, "],
     ),
     (
+        Recipe("id = \"CartPole-v1\"", "id = \"CartPole-v1\"\ncrop = [1, 2]"),
+        TRAIN,
+        &["r.toml line 4: `env.crop`", "expected a list of 4 whole numbers", "found the list [1, 2]"],
+    ),
+    (
+        Recipe("id = \"CartPole-v1\"", "id = \"CartPole-v1\"\nresize = [42, 42]"),
+        TRAIN,
+        &["`resize`", "it needs a picture of bytes"],
+    ),
+    (
         Recipe("id = \"CartPole-v1\"", "id = \"CartPole-v1\"\nargs = 3"),
         TRAIN,
         &["r.toml line 4: `env.args`", "expected a table"],

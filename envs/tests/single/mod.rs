@@ -1,6 +1,8 @@
 //! One environment, or a group of one kind, with its own buffers: what the integration tests step.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod game;
+
 use imago_envs::{Env, EnvSpec, Leaf, LeafBuf, Result, RowBuf, Step, VecEnv};
 use std::ops::{Deref, DerefMut};
 
@@ -22,6 +24,10 @@ impl<E: Env> Single<E> {
 
     pub fn step(&mut self, action: Leaf) -> Result<Step> {
         self.env.step(action, self.observation.leaf_mut())
+    }
+
+    pub fn u8(&self) -> &[u8] {
+        self.observation.leaf().u8()
     }
 
     pub fn f32(&self) -> &[f32] {

@@ -16,7 +16,7 @@ use imago_envs::{Dtype, EnvSpec, LeafBuf, Space};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use toml::Value;
+use toml::{Table, Value};
 
 /// A starter recipe.
 #[derive(Args)]
@@ -221,7 +221,7 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
     let spec = match (&arguments.env, recorded) {
         // With the arguments it was recorded with.
         (Some(id), Some(recorded)) if recorded.id == *id => recorded,
-        (Some(id), _) => EnvSpec::new(id),
+        (Some(id), _) => EnvSpec::parse(id)?,
         (None, Some(recorded)) => recorded,
         (None, None) => {
             return Err(anyhow!(
@@ -326,6 +326,12 @@ fn starter(kind: Kind, spec: &EnvSpec, look: &Look, demos: Option<&Named>) -> Re
     line(&format!("id = {}", quoted(&spec.id)));
     if !spec.args.is_empty() {
         line(&format!("args = {}", Value::Table(spec.args.clone())));
+    }
+    // Its wrappers.
+    for (key, value) in Table::try_from(spec)? {
+        if !["id", "args", "time_limit"].contains(&key.as_str()) {
+            line(&format!("{key} = {value}"));
+        }
     }
     match (spec.time_limit, look.ends.iter().find(|end| !end.terminated)) {
         (Some(limit), _) => line(&format!("time_limit = {limit}")),

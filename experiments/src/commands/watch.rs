@@ -151,6 +151,10 @@ impl Env for Watched<'_> {
     fn action_mask(&self, mask: &mut [bool]) -> bool {
         self.env.action_mask(mask)
     }
+
+    fn info(&self, name: &str) -> Option<f64> {
+        self.env.info(name)
+    }
 }
 
 /// Makes the environment and looks whether it has pictures; the first one.

@@ -151,7 +151,11 @@ fn names_of_other_libraries_are_translated() {
         ("", "n_timesteps", "`run.total_steps`"),
         ("env", "normalize", "`policy.normalise`"),
         ("env", "env_wrapper", "wrappers"),
-        ("env", "frame_stack", "stacked"),
+        ("env", "n_stack", "`env.frame_stack`"),
+        ("env", "frame_skip", "`env.action_repeat`"),
+        ("env", "terminal_on_life_loss", "`env.life_as_episode`"),
+        ("env", "screen_size", "`env.resize`, both numbers: [height, width]"),
+        ("env", "use_fire_reset", "`env.noop_max`"),
         ("env", "env_kwargs", "`env.args`"),
         // CleanRL
         ("run", "num_envs", "`rollout.envs`"),
