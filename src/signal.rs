@@ -384,7 +384,8 @@ mod tests {
     fn only_the_sign_counts_where_it_is_asked_for() {
         let mut signed = Stacked::new("task", Box::new(Extrinsic), When::AfterPolicy);
         (signed.sign, signed.weight) = (true, Schedule::constant(2.0));
-        let mut signals = Signals { stack: vec![signed], heads: vec![ValueHead { discount: 0.9, episodic: true }] };
+        let mut signals =
+            Signals { stack: vec![signed], heads: vec![ValueHead { discount: 0.9, episodic: true }] };
         let batch = batch(&[-3.0, 0.0, 0.5, 200.0, -0.1, 1.0]);
         let rewards = signals.rewards(&batch, 0.0, &mut Log::in_memory()).unwrap();
         assert_eq!(slice::<f32>(&rewards[0]), [-2.0, 0.0, 2.0, 2.0, -2.0, 2.0]);

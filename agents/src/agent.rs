@@ -78,6 +78,8 @@ impl Evaluation {
 
 /// A learning agent.
 pub struct Agent {
+    /// What the environments' own numbers of an episode are called.
+    metrics: Vec<String>,
     collector: Collector,
     learner: Ppo,
     signals: Signals,
@@ -106,6 +108,7 @@ impl Agent {
         true_reward: bool,
     ) -> Self {
         Self {
+            metrics: Vec::new(),
             collector,
             learner,
             signals,
@@ -120,6 +123,12 @@ impl Agent {
             faults: 0,
             returns: None,
         }
+    }
+
+    /// With names for the environments' own numbers of each episode (`EnvSpec::metrics`), which are logged.
+    pub fn with_metrics(mut self, names: &[String]) -> Self {
+        self.metrics = names.to_vec();
+        self
     }
 
     /// The policy as it stands.
@@ -147,6 +156,9 @@ impl Train for Agent {
             log.episode(episode.episode_return, episode.length);
             self.episodes += 1;
             self.terminated += u64::from(episode.terminated);
+            for (name, x) in self.metrics.iter().zip(&episode.metrics) {
+                x.iter().for_each(|x| log.scalar(&format!("env/{name}"), *x));
+            }
         }
         let now = Moment { seed: self.seed, iteration: self.iteration, progress: progress.min(1.0) };
         self.iteration += 1;

@@ -127,7 +127,7 @@ fn what_was_stored_is_what_the_policy_says_before_its_update() {
     }
     let collecting = CollectorSpec { policy: spec(true), steps: 16, workers: 2, seed: 9, max_faults: 0 };
     let groups = vec![probes(Kind::Delayed, 3), probes(Kind::Delayed, 5)];
-    let (batch, _) = Collector::new(collecting, groups).unwrap().collect(agent.policy()).unwrap();
+    let batch = Collector::new(collecting, groups).unwrap().collect(agent.policy()).unwrap().batch;
     let evaluated = agent.policy().evaluate(&batch.flat_observation(), &batch.flat_action());
     let log_prob = batch.log_prob.as_ref().unwrap().view(-1);
     assert!((evaluated.log_prob - log_prob).abs().max().double_value(&[]) < 1e-5);

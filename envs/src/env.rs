@@ -40,6 +40,10 @@ pub struct EnvSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1), extend("x-default" = "the environment's own"))]
     pub time_limit: Option<u32>,
+    /// Numbers of the environment's info (`x_pos`, `lives`) that are logged at the end of each episode, as `env/NAME`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-default" = "none"))]
+    pub metrics: Vec<String>,
     /// An observation outside the environment's own space is a failure of it, as a NaN is. Python environments only.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     #[schemars(extend("x-default" = "true"))]
@@ -116,8 +120,9 @@ fn some_actions(_: &mut SchemaGenerator) -> Schema {
 
 impl EnvSpec {
     /// Every key but `id` and `args`.
-    const KEYS: [&str; 14] = [
+    const KEYS: [&str; 15] = [
         "time_limit",
+        "metrics",
         "check_bounds",
         "observation",
         "actions",
@@ -139,6 +144,7 @@ impl EnvSpec {
             id: id.into(),
             args: toml::Table::new(),
             time_limit: None,
+            metrics: Vec::new(),
             check_bounds: true,
             observation: None,
             actions: None,
@@ -186,8 +192,8 @@ impl EnvSpec {
 
     /// Whether any wrapper but the time limit is asked for.
     pub(crate) fn is_wrapped(&self) -> bool {
-        let Self { args, time_limit, check_bounds, .. } = self.clone();
-        let plain = Self { args, time_limit, check_bounds, ..Self::new(&self.id) };
+        let Self { args, time_limit, metrics, check_bounds, .. } = self.clone();
+        let plain = Self { args, time_limit, metrics, check_bounds, ..Self::new(&self.id) };
         *self != plain
     }
 }
@@ -345,6 +351,8 @@ pub struct Each<E: Env> {
     episodes: Vec<u64>,
     /// Makes what takes the place of an environment that failed.
     make: Option<Make<E>>,
+    /// What of the environments' info goes with the end of an episode.
+    metrics: Vec<String>,
 }
 
 impl<E: Env> Each<E> {
@@ -355,7 +363,7 @@ impl<E: Env> Each<E> {
     pub fn new(envs: Vec<E>) -> Self {
         assert!(!envs.is_empty(), "a group needs at least one environment");
         let episodes = vec![0; envs.len()];
-        Self { envs, episodes, make: None }
+        Self { envs, episodes, make: None, metrics: Vec::new() }
     }
 
     /// A group of `count` environments that `make` makes. One that fails is replaced by another that it makes;
@@ -369,6 +377,12 @@ impl<E: Env> Each<E> {
     pub fn made_by(count: usize, make: impl Fn() -> Result<E> + Send + 'static) -> Result<Self> {
         let envs = (0..count).map(|_| make()).collect::<Result<_>>()?;
         Ok(Self { make: Some(Box::new(make)), ..Self::new(envs) })
+    }
+
+    /// With these numbers of the environments' info beside every final observation.
+    pub fn with_metrics(mut self, names: &[String]) -> Self {
+        self.metrics = names.to_vec();
+        self
     }
 
     /// Begins the next episode of an environment that failed; with another environment where one can be made. What
@@ -446,6 +460,7 @@ impl<E: Env> VecEnv for Each<E> {
             if step.terminated || step.truncated {
                 let env = &mut self.envs[i];
                 row.finals.push(i, env.observation_space()).copy_from(observation.leaf());
+                row.finals.describe(self.metrics.iter().map(|name| env.info(name).unwrap_or(f64::NAN)));
                 self.episodes[i] += 1;
                 let seed = seeds(i, self.episodes[i]);
                 if let Err(error) = env.reset(seed, observation.part(0, size)) {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use toml::Table;
 
 type MakeOne = dyn Fn(&Table, Option<u32>) -> Result<Box<dyn Env>> + Send + Sync;
-type MakeGroup = dyn Fn(&Table, Option<u32>, usize) -> Result<Box<dyn VecEnv>> + Send + Sync;
+type MakeGroup = dyn Fn(&EnvSpec, Option<u32>, usize) -> Result<Box<dyn VecEnv>> + Send + Sync;
 
 #[derive(Clone)]
 struct Entry {
@@ -119,13 +119,14 @@ impl Registry {
                 })
             }
         };
-        let group = move |args: &Table, limit, count| -> Result<Box<dyn VecEnv>> {
-            let (make, args) = (make.clone(), args.clone());
+        let group = move |spec: &EnvSpec, limit, count| -> Result<Box<dyn VecEnv>> {
+            let (make, args) = (make.clone(), spec.args.clone());
             Ok(match limit {
                 Some(limit) => {
-                    Box::new(Each::made_by(count, move || Ok(TimeLimit::new(make(&args)?, limit)))?)
+                    let make = move || Ok(TimeLimit::new(make(&args)?, limit));
+                    Box::new(Each::made_by(count, make)?.with_metrics(&spec.metrics))
                 }
-                None => Box::new(Each::made_by(count, move || make(&args))?),
+                None => Box::new(Each::made_by(count, move || make(&args))?.with_metrics(&spec.metrics)),
             })
         };
         let description = description.into();
@@ -210,15 +211,17 @@ impl Registry {
             });
         }
         if spec.is_wrapped() {
-            let (registry, spec) = (self.clone(), spec.clone());
-            return Ok(Box::new(Each::made_by(count, move || registry.make_wrapped(&spec))?));
+            let (registry, wrapped) = (self.clone(), spec.clone());
+            let group = Each::made_by(count, move || registry.make_wrapped(&wrapped))?;
+            return Ok(Box::new(group.with_metrics(&spec.metrics)));
         }
         if spec.id.starts_with(Gymnasium::PREFIX) {
-            let spec = spec.clone();
-            return Ok(Box::new(Each::made_by(count, move || Gymnasium::new(&spec))?));
+            let inner = spec.clone();
+            let group = Each::made_by(count, move || Gymnasium::new(&inner))?;
+            return Ok(Box::new(group.with_metrics(&spec.metrics)));
         }
         let entry = self.entry(&spec.id)?;
-        (entry.group)(&spec.args, spec.time_limit.or(entry.time_limit), count)
+        (entry.group)(spec, spec.time_limit.or(entry.time_limit), count)
     }
 
     fn entry(&self, id: &str) -> Result<&Entry> {

@@ -42,8 +42,15 @@ pub struct Fault {
 /// rollouts.
 #[derive(Debug, Default)]
 pub struct Finals {
-    slots: Vec<(usize, LeafBuf)>,
+    slots: Vec<Final>,
     len: usize,
+}
+
+#[derive(Debug)]
+struct Final {
+    env: usize,
+    observation: LeafBuf,
+    metrics: Vec<f64>,
 }
 
 impl Finals {
@@ -54,7 +61,12 @@ impl Finals {
 
     /// The ends so far: environment index, its final observation.
     pub fn iter(&self) -> impl Iterator<Item = (usize, Leaf<'_>)> {
-        self.slots[..self.len].iter().map(|(env, leaf)| (*env, leaf.leaf()))
+        self.slots[..self.len].iter().map(|slot| (slot.env, slot.observation.leaf()))
+    }
+
+    /// What [`Finals::describe`] said of the end at `index`.
+    pub fn metrics(&self, index: usize) -> &[f64] {
+        &self.slots[..self.len][index].metrics
     }
 
     /// Number of ends so far.
@@ -70,12 +82,20 @@ impl Finals {
     /// A buffer for the final observation of environment `env`; allocates only the first time.
     pub fn push(&mut self, env: usize, space: &Space) -> LeafMut<'_> {
         if self.len == self.slots.len() {
-            self.slots.push((env, LeafBuf::zeros(space, 1)));
+            self.slots.push(Final { env, observation: LeafBuf::zeros(space, 1), metrics: Vec::new() });
         }
         let slot = &mut self.slots[self.len];
         self.len += 1;
-        slot.0 = env;
-        slot.1.leaf_mut()
+        slot.env = env;
+        slot.metrics.clear();
+        slot.observation.leaf_mut()
+    }
+
+    /// Numbers that go with the end that was pushed last; NaN where there is none.
+    pub fn describe(&mut self, metrics: impl Iterator<Item = f64>) {
+        if let Some(slot) = self.len.checked_sub(1).and_then(|last| self.slots.get_mut(last)) {
+            slot.metrics.extend(metrics);
+        }
     }
 }
 

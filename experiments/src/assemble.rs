@@ -209,7 +209,7 @@ fn build(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>> {
             };
             let collector = collector(program, recipe, &env, collecting)?;
             let policy = new_policy(collector.policy().clone(), recipe.run.seed)?;
-            Ok(Box::new(Agent::new(
+            let agent = Agent::new(
                 collector,
                 Ppo::new(config, policy),
                 Signals { stack, heads },
@@ -217,7 +217,8 @@ fn build(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>> {
                 recipe.run.seed,
                 recipe.run.total_steps,
                 recipe.signals.iter().any(|signal| signal.kind == SignalKind::Extrinsic),
-            )))
+            );
+            Ok(Box::new(agent.with_metrics(&env.metrics)))
         }
     }
 }

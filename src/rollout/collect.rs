@@ -294,7 +294,7 @@ impl Collector {
         }
         let batch = self.assemble();
         let rollouts = self.rollouts();
-        let finished = rollouts.iter().flat_map(|rollout| rollout.events.finished.iter().copied()).collect();
+        let finished = rollouts.iter().flat_map(|rollout| rollout.events.finished.iter().cloned()).collect();
         self.rollouts_mut().into_iter().for_each(Rollout::carry);
         self.rollout += 1;
         self.adrift = false;
@@ -535,8 +535,8 @@ mod tests {
             assert_eq!(flag(&batch.start), [true, false, false, true]);
             assert_eq!(flag(&batch.terminated), [false, false, terminates, false]);
             assert_eq!(flag(&batch.truncated), [false, false, !terminates, false]);
-            let wanted = Finished { episode_return: 6.0, length: 3, terminated: terminates };
-            assert_eq!(finished, [wanted; 3]);
+            let wanted = Finished { episode_return: 6.0, length: 3, terminated: terminates, metrics: vec![] };
+            assert_eq!(finished, vec![wanted; 3]);
             // Followed by the next row's value, or at the end by the final observation's.
             let (values, next) = (batch.values.as_ref().unwrap(), batch.next_values().unwrap());
             assert_eq!(next.get(0), values.get(1));

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use tch::{Device, Kind, Tensor};
 
 /// An episode that ended during a rollout.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Finished {
     /// Sum of the environment's rewards, undiscounted.
     pub episode_return: f64,
@@ -23,6 +23,8 @@ pub struct Finished {
     pub length: u64,
     /// Ended by the task and not by a limit.
     pub terminated: bool,
+    /// The environment's own numbers of it that were asked for (`EnvSpec::metrics`), where it gave them.
+    pub metrics: Vec<Option<f64>>,
 }
 
 /// An environment that failed and was begun anew. What its broken episode has in the rollout is not valid.
@@ -348,10 +350,15 @@ impl Group {
                 self.starts[env] = ended;
             }
             if ended {
+                let metrics = match self.finals.iter().skip(ends_before).position(|(ended, _)| ended == env) {
+                    Some(end) => self.finals.metrics(ends_before + end),
+                    None => &[],
+                };
                 rollout.events.finished.push(Finished {
                     episode_return: std::mem::take(&mut self.returns[env]),
                     length: std::mem::take(&mut rollout.lengths[env]) as u64,
                     terminated: rollout.terminated[i],
+                    metrics: metrics.iter().map(|&x| Some(x).filter(|x| x.is_finite())).collect(),
                 });
             } else if !rollout.valid[i] && self.faults.iter().any(|fault| fault.env == env) {
                 rollout.invalidate(t, env);

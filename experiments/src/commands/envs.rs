@@ -138,7 +138,10 @@ fn check(program: &Program, spec: &EnvSpec, seconds: Duration, text: &str, share
         if let Some(two) = two {
             let [threads, processes] = [two.threads, two.processes].map(thousands);
             let kind = two.faster();
-            println!("{:<12} {threads} in 2 threads, {processes} in 2 processes: run.worker_kind = \"{kind}\"", "workers");
+            println!(
+                "{:<12} {threads} in 2 threads, {processes} in 2 processes: run.worker_kind = \"{kind}\"",
+                "workers"
+            );
         }
     }
     match report.of(Severity::Violation).count() {
