@@ -111,6 +111,7 @@ IMAGO = TARGET / "release/imago"
 FRAME_POOL = TARGET / "release/examples/bench_frame_pool"
 PICTURE = TARGET / "release/examples/bench_picture"
 VEC_ENV = TARGET / "release/examples/bench_vec_env"
+WORKERS = TARGET / "release/examples/bench_workers"
 
 
 def run(command, cores):
@@ -341,6 +342,25 @@ def peer_picture(how, steps):
     return measure
 
 
+def workers(env, steps, *arguments):
+    """A line of ours: environments in Python behind rollout workers."""
+
+    def measure(row, line, cores, seed):
+        out, share = run([WORKERS, env, "--steps", steps, *arguments], cores)
+        return last_json(out) | {"core_share": share}
+
+    return measure
+
+
+def asynchronous(env, envs, steps, *arguments):
+    """Gymnasium's AsyncVectorEnv in the project's own Python, where the games are."""
+
+    def measure(row, line, cores, seed):
+        return peer("asynchronous", cores, seed, "--env", env, "--envs", envs, "--steps", steps, *arguments, python=NEWEST)
+
+    return measure
+
+
 def vec_env(row, line, cores, seed):
     out, share = run([VEC_ENV, "--threads", len(cores)], cores)
     return last_json(out) | {"core_share": share}
@@ -365,6 +385,11 @@ PIXEL_WORK = (2_048, 8_192)
 # Half of the environments for each of two workers.
 TWO_GROUPS = ("--set", "rollout.group_size=4")
 PIXELS = ("--set", frames_setting)
+
+MARIO = "SuperMarioBros-1-1?action_repeat=6"
+DOOM = "DoomMyWayHome-dense"
+DOOM_ARGUMENTS = json.dumps({"frame_skip": 4, "screen_resolution": "RES_160X120", "screen_format": "GRAY8"})
+FOUR = ("--envs", 4, "--workers", 4)
 
 ROWS = {
     "ppo": Row(
@@ -455,6 +480,58 @@ ROWS = {
         },
         {"pixels": 42 * 42, "brightness": 127.4},
         goal=2,
+    ),
+    "workers_cartpole": Row(
+        "gym:CartPole-v1, 2 environments in 2 processes, steps/s",
+        "gymnasium",
+        {
+            "imago": Line("Imago, with a policy", workers("gym:CartPole-v1", 150_000), 2),
+            "gymnasium": Line("Gymnasium 1.4.0, AsyncVectorEnv", asynchronous("CartPole-v1", 2, 40_000), 2),
+        },
+        {"envs": 2},
+        goal=5,
+    ),
+    "workers_minigrid": Row(
+        "gym:MiniGrid-DoorKey-8x8-v0, 2 environments in 2 processes, steps/s",
+        "gymnasium",
+        {
+            "imago": Line("Imago, with a policy", workers("gym:MiniGrid-DoorKey-8x8-v0", 25_000), 2),
+            "gymnasium": Line(
+                "Gymnasium 1.4.0, AsyncVectorEnv",
+                asynchronous("MiniGrid-DoorKey-8x8-v0", 2, 12_000, "--module", "minigrid"),
+                2,
+            ),
+        },
+        {"envs": 2},
+        goal=1.4,
+    ),
+    "workers_doom": Row(
+        "VizDoom MyWayHome, 160×120 grey, repeat 4, 4 games, decisions/s",
+        "gymnasium",
+        {
+            "imago": Line("Imago, with a policy, 4 threads", workers(DOOM, 20_000, *FOUR, "--threads"), 2),
+            "processes": Line("Imago, with a policy, 4 processes", workers(DOOM, 20_000, *FOUR), 2),
+            "gymnasium": Line(
+                "Gymnasium 1.4.0, AsyncVectorEnv",
+                asynchronous(
+                    "VizdoomMyWayHome-v1", 4, 20_000, "--module", "vizdoom.gymnasium_wrapper", "--args", DOOM_ARGUMENTS
+                ),
+                2,
+            ),
+        },
+        {"envs": 4},
+        goal=1.5,
+    ),
+    "workers_mario": Row(
+        "SuperMarioBros-1-1, repeat 6, decisions/s",
+        "one",
+        {
+            "imago": Line("Imago, 2 workers", workers(MARIO, 1_500, "--threads"), 2),
+            "processes": Line("Imago, 2 worker processes", workers(MARIO, 1_500), 2),
+            "one": Line("Imago, 1 worker", workers(MARIO, 1_000, "--threads", "--workers", 1), 2),
+        },
+        {"envs": 2},
+        goal=1.6,
     ),
 }
 
@@ -706,7 +783,7 @@ def main():
     identity = {
         "machine": machine(),
         "core": arguments.core,
-        "programs": digest([IMAGO, FRAME_POOL, PICTURE, VEC_ENV]),
+        "programs": digest([IMAGO, FRAME_POOL, PICTURE, VEC_ENV, WORKERS]),
         "settings": digest(settings),
     }
     for name in rows:

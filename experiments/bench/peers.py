@@ -6,6 +6,7 @@ without progress bars, printed tables and event files.
 
 import argparse
 import functools
+import importlib
 import json
 import logging
 import os
@@ -355,6 +356,31 @@ def env(arguments):
     }
 
 
+def asynchronous(arguments):
+    """Gymnasium's AsyncVectorEnv, a process for each environment, with actions drawn before."""
+    import gymnasium
+    from gymnasium.vector import AsyncVectorEnv
+
+    def make():
+        if arguments.module:
+            importlib.import_module(arguments.module)
+        return gymnasium.make(arguments.env, **json.loads(arguments.args))
+
+    group = AsyncVectorEnv([make] * arguments.envs)
+    group.action_space.seed(arguments.seed)
+    actions = [group.action_space.sample() for _ in range(1024)]
+    group.reset(seed=arguments.seed)
+
+    def run(steps):
+        for i in range(-(-steps // arguments.envs)):
+            group.step(actions[i & 1023])
+
+    run(arguments.steps // 10)
+    measured = timed(lambda: run(arguments.steps), arguments.steps)
+    group.close()
+    return measured | {"checks": {"envs": arguments.envs}, "versions": versions("gymnasium", "numpy")}
+
+
 def picture(arguments):
     """Pictures of Super Mario Bros. as Pathak et al. 2017 crop them, in grey, 42×42 by the mean of areas."""
     # As in picture.rs.
@@ -401,7 +427,7 @@ def picture(arguments):
 
 
 def main():
-    workloads = {f.__name__: f for f in (ppo, gail, hold, env, pixels, picture)}
+    workloads = {f.__name__: f for f in (ppo, gail, hold, env, asynchronous, pixels, picture)}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("workload", choices=workloads)
     parser.add_argument("--seed", type=int, default=0)
@@ -410,6 +436,10 @@ def main():
     parser.add_argument("--demos", help="a file that `imago record` wrote")
     parser.add_argument("--target", type=float, help="the return to hold")
     parser.add_argument("--frames", help="an .npy file, bytes [frames, 4, 42, 42]")
+    parser.add_argument("--env", help="a Gymnasium id")
+    parser.add_argument("--envs", type=int, help="how many of it")
+    parser.add_argument("--module", help="what registers it")
+    parser.add_argument("--args", default="{}", help="its arguments, as JSON")
     parser.add_argument("--how", choices=("make", "make_unchecked", "sync", "vector", "opencv", "numpy"))
     arguments = parser.parse_args()
     result = workloads[arguments.workload](arguments)

@@ -9,6 +9,7 @@ use imago::Stream;
 use imago_envs::{EnvSpec, Fault, Finals, Leaf, LeafMut, Registry, Row, VecEnv};
 use std::hint::black_box;
 use std::sync::Barrier;
+use std::sync::atomic::AtomicI64;
 use std::time::Instant;
 
 /// Steps of a rollout's buffer, which is filled again and again.
