@@ -10,12 +10,18 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EnvSpec {
-    /// A native name (`CartPole-v1`) or `gym:ID` for any registered Gymnasium environment.
+    /// A name of `imago envs` (`CartPole-v1`), `gym:ID` for any registered Gymnasium environment, `vec:ID` for one that
+    /// steps many at once by itself.
     pub id: String,
     /// Arguments of its constructor.
     #[serde(default, skip_serializing_if = "toml::Table::is_empty")]
     #[schemars(schema_with = "any_table", extend("x-default" = "none"))]
     pub args: toml::Table,
+    /// A directory with Python modules that `gym:MODULE:ID` may name, and with files that `Doom` may; relative to the
+    /// recipe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-default" = "none"))]
+    pub path: Option<String>,
     /// Truncate episodes after this many steps, in place of the environment's own limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1), extend("x-default" = "the environment's own"))]
@@ -30,7 +36,20 @@ fn any_table(_: &mut SchemaGenerator) -> Schema {
 impl EnvSpec {
     /// The environment `id` with its own defaults.
     pub fn new(id: &str) -> Self {
-        Self { id: id.into(), args: toml::Table::new(), time_limit: None }
+        Self { id: id.into(), args: toml::Table::new(), path: None, time_limit: None }
+    }
+
+    /// `preset` with the keys of `self`, where it has any, in place of the preset's; arguments one by one. The id is
+    /// the preset's.
+    pub(crate) fn over(self, preset: &EnvSpec) -> Self {
+        let mut args = preset.args.clone();
+        args.extend(self.args);
+        Self {
+            id: preset.id.clone(),
+            args,
+            path: self.path.or_else(|| preset.path.clone()),
+            time_limit: self.time_limit.or(preset.time_limit),
+        }
     }
 
     /// `ID`, or `ID?argument=value&…` as on a command line. Values are read as TOML; what is none is text.

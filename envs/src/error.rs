@@ -63,6 +63,12 @@ pub enum Error {
         /// The command that installs it.
         install: String,
     },
+    /// Packages that could not be installed.
+    #[error("{0}")]
+    Install(
+        /// Why.
+        String,
+    ),
     /// A saved space that contradicts itself.
     #[error("the space {space} is damaged: {message}")]
     DamagedSpace {

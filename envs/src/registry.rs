@@ -2,8 +2,9 @@
 
 use crate::env::{Each, Env, EnvSpec, VecEnv};
 use crate::error::{Error, Result};
+use crate::games::{self, Preset};
 use crate::{
-    Acrobot, AcrobotVersion, CartPole, Gymnasium, MountainCar, MountainCarContinuous, Pendulum, Rooms,
+    Acrobot, AcrobotVersion, CartPole, Gymnasium, GymnasiumVector, MountainCar, MountainCarContinuous, Pendulum, Rooms,
     SealsCartPole, TimeLimit,
 };
 use std::collections::BTreeMap;
@@ -16,10 +17,16 @@ type MakeGroup = dyn Fn(&Table, Option<u32>, usize) -> Result<Box<dyn VecEnv>> +
 #[derive(Clone)]
 struct Entry {
     description: String,
-    time_limit: Option<u32>,
     builtin: bool,
-    one: Arc<MakeOne>,
-    group: Arc<MakeGroup>,
+    kind: Kind,
+}
+
+#[derive(Clone)]
+enum Kind {
+    /// Written in Rust.
+    Native { time_limit: Option<u32>, one: Arc<MakeOne>, group: Arc<MakeGroup> },
+    /// A name for another environment with some keys filled in, and the extra that it needs.
+    Preset { spec: EnvSpec, extra: Option<&'static str> },
 }
 
 /// The environments a program can make by name. Names with the prefix `gym:` go to Gymnasium and need no
@@ -90,14 +97,66 @@ impl Registry {
             MountainCar::seals_from_args,
         );
         registry.entries.values_mut().for_each(|entry| entry.builtin = true);
+        for Preset { id, description, extra, spec } in games::presets() {
+            registry.preset(&id, &description, spec);
+            if let Some(Entry { kind: Kind::Preset { extra: needed, .. }, .. }) = registry.entries.get_mut(&id) {
+                *needed = Some(extra);
+            }
+        }
         registry
+    }
+
+    /// Adds a name for the environment `spec`, which may be Gymnasium's, a native one or another preset. Keys that a
+    /// recipe gives go before those of `spec`, argument by argument.
+    ///
+    /// # Panics
+    /// If `id` starts with `gym:` or `vec:`, which belong to Gymnasium.
+    pub fn preset(&mut self, id: &str, description: &str, spec: EnvSpec) {
+        assert!(!is_gymnasiums(id), "`{id}`: names with `gym:` or `vec:` belong to Gymnasium");
+        let kind = Kind::Preset { spec, extra: None };
+        self.entries.insert(id.into(), Entry { description: description.into(), builtin: false, kind });
+    }
+
+    /// `spec` with its presets filled in: an environment that is native, `gym:ID` or `vec:ID`, or unknown.
+    pub fn resolve(&self, spec: &EnvSpec) -> EnvSpec {
+        let mut filled = spec.clone();
+        // As many as there are: presets of each other in a circle end as an unknown name.
+        for _ in 0..=self.entries.len() {
+            let Some(Entry { kind: Kind::Preset { spec, .. }, .. }) = self.entries.get(&filled.id) else {
+                return filled;
+            };
+            filled = filled.over(spec);
+        }
+        filled
+    }
+
+    /// Whether Python runs the environment `id`: Gymnasium's, and presets of those.
+    pub fn is_python(&self, id: &str) -> bool {
+        is_gymnasiums(&self.resolve(&EnvSpec::new(id)).id)
+    }
+
+    /// The extra that the environment of this name needs, if any.
+    pub fn extra(&self, id: &str) -> Option<&'static str> {
+        match self.entries.get(id)?.kind {
+            Kind::Preset { extra, .. } => extra,
+            Kind::Native { .. } => None,
+        }
+    }
+
+    /// What changes whenever an environment in Python may have; `None` for those of this program.
+    ///
+    /// # Errors
+    /// It is not registered, or its module cannot be imported.
+    pub fn version(&self, spec: &EnvSpec) -> Result<Option<String>> {
+        let filled = self.resolve(spec);
+        is_gymnasiums(&filled.id).then(|| Gymnasium::version(&filled, &spec.id)).transpose()
     }
 
     /// Adds an environment, or replaces the one of that name. `make` reads the recipe's arguments (see
     /// [`Arguments`](crate::Arguments)); `time_limit` holds where the recipe does not give another.
     ///
     /// # Panics
-    /// If `id` starts with `gym:`, which belongs to Gymnasium, or `time_limit` is 0.
+    /// If `id` starts with `gym:` or `vec:`, which belong to Gymnasium, or `time_limit` is 0.
     pub fn register<E: Env + 'static>(
         &mut self,
         id: &str,
@@ -105,7 +164,7 @@ impl Registry {
         time_limit: Option<u32>,
         make: impl Fn(&Table) -> Result<E> + Send + Sync + 'static,
     ) {
-        assert!(!id.starts_with(Gymnasium::PREFIX), "`{id}`: names with `gym:` belong to Gymnasium");
+        assert!(!is_gymnasiums(id), "`{id}`: names with `gym:` or `vec:` belong to Gymnasium");
         assert!(time_limit != Some(0), "`{id}`: a time limit is at least one step");
         let make = Arc::new(make);
         let one = {
@@ -129,7 +188,7 @@ impl Registry {
         };
         let description = description.into();
         let (one, group) = (Arc::new(one), Arc::new(group));
-        let entry = Entry { description, time_limit, builtin: false, one, group };
+        let entry = Entry { description, builtin: false, kind: Kind::Native { time_limit, one, group } };
         self.entries.insert(id.into(), entry);
     }
 
@@ -146,24 +205,29 @@ impl Registry {
     /// One environment.
     pub fn make(&self, spec: &EnvSpec) -> Result<Box<dyn Env>> {
         check_limit(spec)?;
+        let (id, spec) = (&spec.id, &self.resolve(spec));
         if spec.id.starts_with(Gymnasium::PREFIX) {
-            return Ok(Box::new(Gymnasium::new(spec)?));
+            return Ok(Box::new(Gymnasium::called(spec, id)?));
         }
-        let entry = self.entry(&spec.id)?;
-        (entry.one)(&spec.args, spec.time_limit.or(entry.time_limit))
+        if spec.id.starts_with(GymnasiumVector::PREFIX) {
+            return Ok(Box::new(GymnasiumVector::called(spec, id, 1)?));
+        }
+        let (time_limit, one, _) = self.native(&spec.id)?;
+        one(&spec.args, spec.time_limit.or(time_limit))
     }
 
     /// One environment whose pictures are wanted: Gymnasium's are told so when they are made, and may be slower
     /// for it.
     pub fn make_rendering(&self, spec: &EnvSpec) -> Result<Box<dyn Env>> {
         let mut spec = spec.clone();
-        if spec.id.starts_with(Gymnasium::PREFIX) {
+        if self.resolve(&spec).id.starts_with(Gymnasium::PREFIX) {
             spec.args.insert("render_mode".into(), "rgb_array".into());
         }
         self.make(&spec)
     }
 
-    /// `count` environments of a kind, stepped one after another without a virtual call between them.
+    /// `count` environments of a kind, stepped one after another without a virtual call between them; those of
+    /// `vec:ID` by their own engine.
     pub fn make_group(&self, spec: &EnvSpec, count: usize) -> Result<Box<dyn VecEnv>> {
         check_limit(spec)?;
         if count == 0 {
@@ -173,16 +237,23 @@ impl Registry {
                 message: "a group has at least one environment".into(),
             });
         }
+        let (id, spec) = (&spec.id, &self.resolve(spec));
         if spec.id.starts_with(Gymnasium::PREFIX) {
-            let envs = (0..count).map(|_| Gymnasium::new(spec)).collect::<Result<_>>()?;
+            let envs = (0..count).map(|_| Gymnasium::called(spec, id)).collect::<Result<_>>()?;
             return Ok(Box::new(Each::new(envs)));
         }
-        let entry = self.entry(&spec.id)?;
-        (entry.group)(&spec.args, spec.time_limit.or(entry.time_limit), count)
+        if spec.id.starts_with(GymnasiumVector::PREFIX) {
+            return Ok(Box::new(GymnasiumVector::called(spec, id, count)?));
+        }
+        let (time_limit, _, group) = self.native(&spec.id)?;
+        group(&spec.args, spec.time_limit.or(time_limit), count)
     }
 
-    fn entry(&self, id: &str) -> Result<&Entry> {
-        self.entries.get(id).ok_or_else(|| Error::UnknownEnv { id: id.into(), hint: self.hint(id) })
+    fn native(&self, id: &str) -> Result<(Option<u32>, &MakeOne, &MakeGroup)> {
+        match self.entries.get(id).map(|entry| &entry.kind) {
+            Some(Kind::Native { time_limit, one, group }) => Ok((*time_limit, &**one, &**group)),
+            _ => Err(Error::UnknownEnv { id: id.into(), hint: self.hint(id) }),
+        }
     }
 
     /// The nearest known name, and the Gymnasium spelling where the name looks like one of theirs.
@@ -202,6 +273,11 @@ impl Registry {
         }
         hint
     }
+}
+
+/// Whether Gymnasium makes what has this name.
+fn is_gymnasiums(id: &str) -> bool {
+    id.starts_with(Gymnasium::PREFIX) || id.starts_with(GymnasiumVector::PREFIX)
 }
 
 fn check_limit(spec: &EnvSpec) -> Result<()> {

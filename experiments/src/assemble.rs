@@ -10,7 +10,7 @@ use imago::rollout::{Collector, CollectorSpec, leaf_tensor};
 use imago::run::Train;
 use imago::signal::{Extrinsic, RewardSignal, Signals, Stacked, ValueHead};
 use imago_agents::{Agent, Bc, Demonstrations, Evaluation, Gail, Ppo};
-use imago_envs::{EnvSpec, Gymnasium, LeafBuf, Space, VecEnv};
+use imago_envs::{EnvSpec, LeafBuf, Space, VecEnv};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -78,7 +78,7 @@ fn groups(program: &Program, env: &EnvSpec, count: usize, size: usize) -> Result
 
 /// Environments for evaluation.
 pub fn evaluation_group(program: &Program, env: &EnvSpec, episodes: usize) -> Result<Box<dyn VecEnv>> {
-    let group = if env.id.starts_with(Gymnasium::PREFIX) { PYTHON_GROUP } else { NATIVE_GROUP };
+    let group = if program.envs.is_python(&env.id) { PYTHON_GROUP } else { NATIVE_GROUP };
     Ok(program.envs.make_group(env, episodes.min(group))?)
 }
 

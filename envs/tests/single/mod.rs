@@ -72,5 +72,5 @@ pub fn seeds(env: usize, episode: u64) -> u64 {
 
 /// A spec with arguments written as TOML.
 pub fn spec(id: &str, args: &str, time_limit: Option<u32>) -> EnvSpec {
-    EnvSpec { id: id.into(), args: args.parse().unwrap(), time_limit }
+    EnvSpec { args: args.parse().unwrap(), time_limit, ..EnvSpec::new(id) }
 }

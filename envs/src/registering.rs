@@ -1,0 +1,28 @@
+//! Which Python module registers an id of Gymnasium's, where its user need not know.
+
+use crate::games;
+use pyo3::prelude::*;
+
+/// Beginnings of ids, and the module whose import registers them.
+const MODULES: [(&str, &str); 5] = [
+    ("ALE/", "ale_py"),
+    ("BabyAI-", "minigrid"),
+    ("MiniGrid-", "minigrid"),
+    ("Vizdoom", "vizdoom.gymnasium_wrapper"),
+    ("seals/", "seals"),
+];
+
+/// Imports what registers `name`, an id with or without `module:` before it, and puts `path` on Python's search path
+/// first. Whatever is not in the table is left to Gymnasium.
+pub(crate) fn prepare(py: Python, name: &str, path: Option<&str>) -> PyResult<()> {
+    if let Some(path) = path {
+        let search = py.import("sys")?.getattr("path")?;
+        if !search.contains(path)? {
+            search.call_method1("insert", (0, path))?;
+        }
+    }
+    if let Some((_, module)) = MODULES.iter().find(|(beginning, _)| name.starts_with(beginning)) {
+        py.import(*module)?;
+    }
+    games::load(py, name)
+}
