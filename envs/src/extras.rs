@@ -190,15 +190,15 @@ mod tests {
 
     /// Name and version of every line.
     fn pins(requirements: &'static str) -> Vec<(String, &'static str)> {
-        let pin = |line: &'static str| line.split_once("==").unwrap_or_else(|| panic!("{line} is not pinned"));
+        let pin =
+            |line: &'static str| line.split_once("==").unwrap_or_else(|| panic!("{line} is not pinned"));
         lines(requirements).map(pin).map(|(name, version)| (plain(name), version)).collect()
     }
 
     #[test]
     fn extras_are_pinned_and_touch_nothing_that_is_there() {
         let libtorch = pins(include_str!("../requirements-libtorch.txt"));
-        let base: BTreeSet<String> =
-            pins(BASE).into_iter().chain(libtorch).map(|(name, _)| name).collect();
+        let base: BTreeSet<String> = pins(BASE).into_iter().chain(libtorch).map(|(name, _)| name).collect();
         assert!(base.contains("numpy") && base.contains("torch"));
         let mut all = std::collections::BTreeMap::new();
         for extra in EXTRAS {
@@ -214,7 +214,9 @@ mod tests {
     #[test]
     fn packages_are_recognised_by_what_pip_leaves() {
         let folder = std::env::temp_dir().join(format!("imago-extras-{}", std::process::id()));
-        for name in ["Box2D-2.3.10.dist-info", "pygame_ce-2.5.8.dist-info", "ale_py", "nes_py-8.2.0.dist-info"] {
+        for name in
+            ["Box2D-2.3.10.dist-info", "pygame_ce-2.5.8.dist-info", "ale_py", "nes_py-8.2.0.dist-info"]
+        {
             std::fs::create_dir_all(folder.join(name)).unwrap();
         }
         let there = installed(&folder);

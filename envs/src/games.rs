@@ -15,9 +15,12 @@ struct Game {
     loaded: PyOnceLock<()>,
 }
 
+/// VizDoom's.
+pub(crate) const DOOM: &str = "imago/Doom-v0";
+
 static GAMES: [Game; 2] = [
     Game {
-        id: "imago/Doom-v0",
+        id: DOOM,
         source: include_str!("games/doom.py"),
         file: c"games/doom.py",
         module: c"imago_doom",
@@ -43,7 +46,7 @@ pub(crate) fn load(py: Python, id: &str) -> PyResult<()> {
 
 /// Whether the game looks for files of its user's (argument `folder`).
 pub(crate) fn reads_files(id: &str) -> bool {
-    id == GAMES[0].id
+    id == DOOM
 }
 
 /// A name in the registry that stands for a spec.
@@ -90,7 +93,8 @@ pub(crate) fn presets() -> Vec<Preset> {
         for stage in 1..=4 {
             add(
                 format!("SuperMarioBros-{world}-{stage}"),
-                "one life in this level, from the screen, with 14 joypad combinations; a step is a frame".into(),
+                "one life in this level, from the screen, with 14 joypad combinations; a step is a frame"
+                    .into(),
                 "mario",
                 game(mario, &[("world", world.into()), ("stage", stage.into())]),
             );

@@ -8,8 +8,8 @@ use crate::gymnasium_vector::GymnasiumVector;
 use crate::python;
 use crate::python_space::PythonSpace;
 use crate::python_state;
-use crate::{games, registering};
 use crate::space::{Leaf, LeafMut, Space};
+use crate::{games, registering};
 use numpy::PyArrayDyn;
 use numpy::prelude::*;
 use pyo3::exceptions::{PyImportError, PyUserWarning};
@@ -272,8 +272,7 @@ impl Env for Gymnasium {
     }
 
     fn load(&mut self, state: &[u8]) -> Result<()> {
-        let refuse =
-            |message: String| Error::CannotRestore { id: self.id.clone(), message };
+        let refuse = |message: String| Error::CannotRestore { id: self.id.clone(), message };
         if !self.saves {
             return Err(refuse("it cannot save or restore its state".into()));
         }
@@ -453,7 +452,7 @@ pub(crate) fn missing(py: Python, id: &str, error: &PyErr) -> Option<Error> {
             let named = |error: &PyErr| error.value(py).getattr("name").ok()?.extract::<String>().ok();
             let module = named(error).or_else(|| named(cause.as_ref()?))?;
             if let Some(extra) = Extra::of_module(&module) {
-                let (package, install) = (format!("the Python package of `{module}`"), extra.command());
+                let (package, install) = (format!("the Python module `{module}`"), extra.command());
                 return Some(Error::MissingPackage { id: id.into(), package, install });
             }
             let message = format!(

@@ -22,8 +22,8 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 ///   does not reset is reset here.
 /// - Seeds: engines that reset by themselves take them at the first reset alone, and what follows is their own
 ///   generators' affair: a run repeats, an episode by itself does not. Those that do not reset by themselves
-///   (`autoreset_mode = "Disabled"` for Atari) get the seed of each episode. An engine that takes one seed for all
-///   gets that of its first environment.
+///   (`AutoresetMode.DISABLED`) get the seed of each episode. An engine that takes one seed for all gets that of its
+///   first environment.
 pub struct GymnasiumVector {
     id: String,
     env: Py<PyAny>,
@@ -105,10 +105,9 @@ impl GymnasiumVector {
         }
         let observations = space("observation", "observation_space")?;
         let actions = space("action", "action_space")?;
-        for (what, one, all) in [
-            ("observations", &observation.space, &observations.space),
-            ("actions", &action, &actions.space),
-        ] {
+        for (what, one, all) in
+            [("observations", &observation.space, &observations.space), ("actions", &action, &actions.space)]
+        {
             if !is_batch(one, all, count) {
                 return Err(Error::SpaceMismatch {
                     what: format!("environment `{id}`: the {what} of one environment and of all"),
@@ -293,7 +292,9 @@ impl VecEnv for GymnasiumVector {
             let result = self.step.bind(py).call1((actions,)).map_err(stepping)?;
             let result = result.cast_into::<PyTuple>().ok().filter(|tuple| tuple.len() == 5);
             let result = result.ok_or_else(|| {
-                self.broken("expected (observations, rewards, terminations, truncations, infos) from step".into())
+                self.broken(
+                    "expected (observations, rewards, terminations, truncations, infos) from step".into(),
+                )
             })?;
             let item = |i| result.get_item(i).map_err(|error| raised(py, &self.id, "step", error));
             self.observations.read(py, &item(0)?, row.observation.part(0, count * size))?;
@@ -312,7 +313,9 @@ impl VecEnv for GymnasiumVector {
                     continue;
                 }
                 if !row.reward[i].is_finite() {
-                    return Err(self.broken(format!("the reward of environment {i} of it is {}", row.reward[i])));
+                    return Err(
+                        self.broken(format!("the reward of environment {i} of it is {}", row.reward[i]))
+                    );
                 }
                 if !(row.terminated[i] || row.truncated[i]) {
                     continue;
@@ -333,7 +336,10 @@ impl VecEnv for GymnasiumVector {
             }
             if any && self.mode == Autoreset::Disabled {
                 let mut which = std::mem::take(&mut self.ended);
-                self.episodes.iter_mut().zip(&which).for_each(|(episode, &ended)| *episode += u64::from(ended));
+                self.episodes
+                    .iter_mut()
+                    .zip(&which)
+                    .for_each(|(episode, &ended)| *episode += u64::from(ended));
                 let first = self.start(py, seeds, Some(&which));
                 which.fill(false);
                 self.ended = which;

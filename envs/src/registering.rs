@@ -8,9 +8,12 @@ const MODULES: [(&str, &str); 5] = [
     ("ALE/", "ale_py"),
     ("BabyAI-", "minigrid"),
     ("MiniGrid-", "minigrid"),
-    ("Vizdoom", "vizdoom.gymnasium_wrapper"),
+    (VIZDOOM, "vizdoom.gymnasium_wrapper"),
     ("seals/", "seals"),
 ];
+
+/// Those of the package vizdoom itself, whose engines are to behave like ours.
+const VIZDOOM: &str = "Vizdoom";
 
 /// Imports what registers `name`, an id with or without `module:` before it, and puts `path` on Python's search path
 /// first. Whatever is not in the table is left to Gymnasium.
@@ -22,7 +25,11 @@ pub(crate) fn prepare(py: Python, name: &str, path: Option<&str>) -> PyResult<()
         }
     }
     if let Some((_, module)) = MODULES.iter().find(|(beginning, _)| name.starts_with(beginning)) {
-        py.import(*module)?;
+        let module = py.import(*module)?;
+        // Atari's emulator prints who it is with every instance.
+        if let (Ok(emulator), Ok(modes)) = (module.getattr("ALEInterface"), module.getattr("LoggerMode")) {
+            emulator.call_method1("setLoggerMode", (modes.getattr("Error")?,))?;
+        }
     }
-    games::load(py, name)
+    games::load(py, if name.starts_with(VIZDOOM) { games::DOOM } else { name })
 }

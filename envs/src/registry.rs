@@ -4,8 +4,8 @@ use crate::env::{Each, Env, EnvSpec, VecEnv};
 use crate::error::{Error, Result};
 use crate::games::{self, Preset};
 use crate::{
-    Acrobot, AcrobotVersion, CartPole, Gymnasium, GymnasiumVector, MountainCar, MountainCarContinuous, Pendulum, Rooms,
-    SealsCartPole, TimeLimit,
+    Acrobot, AcrobotVersion, CartPole, Gymnasium, GymnasiumVector, MountainCar, MountainCarContinuous,
+    Pendulum, Rooms, SealsCartPole, TimeLimit,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -99,7 +99,9 @@ impl Registry {
         registry.entries.values_mut().for_each(|entry| entry.builtin = true);
         for Preset { id, description, extra, spec } in games::presets() {
             registry.preset(&id, &description, spec);
-            if let Some(Entry { kind: Kind::Preset { extra: needed, .. }, .. }) = registry.entries.get_mut(&id) {
+            if let Some(Entry { kind: Kind::Preset { extra: needed, .. }, .. }) =
+                registry.entries.get_mut(&id)
+            {
                 *needed = Some(extra);
             }
         }

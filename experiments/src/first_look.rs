@@ -3,8 +3,8 @@
 
 use crate::program::Program;
 use anyhow::{Context, Result, bail};
-use imago_envs::check::{Effort, Severity, check};
 use imago_envs::EnvSpec;
+use imago_envs::check::{Effort, Severity, check};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Write;

@@ -243,14 +243,18 @@ fn what_cannot_be_made_is_bad_input() {
             &["brings `no_such_package`", "pip install", "PYTHONPATH"],
         );
     }
-    place.refuses("envs check gym:Nowhere/Pong-v5 --quiet", &["NamespaceNotFound", "gym:MODULE:Nowhere/Pong-v5"]);
+    place.refuses(
+        "envs check gym:Nowhere/Pong-v5 --quiet",
+        &["NamespaceNotFound", "gym:MODULE:Nowhere/Pong-v5"],
+    );
 }
 
 #[test]
 fn what_needs_an_extra_says_which() {
     let place = Place::new();
     // As if no extra were installed, whether it is or not.
-    for module in ["ale_py", "Box2D", "minigrid", "mujoco", "vizdoom", "gym_notices", "gym_super_mario_bros"] {
+    for module in ["ale_py", "Box2D", "minigrid", "mujoco", "vizdoom", "gym_notices", "gym_super_mario_bros"]
+    {
         let text = format!("raise ModuleNotFoundError(\"No module named '{module}'\", name='{module}')");
         place.write(&format!("{module}.py"), &text);
     }
@@ -267,7 +271,8 @@ fn what_needs_an_extra_says_which() {
         ("SuperMarioBros-1-1", "mario"),
     ] {
         let command = format!("; install it with: imago envs install {extra}");
-        place.refuses(&format!("envs check {id} --quiet"), &[&format!("environment `{id}` needs "), &command]);
+        place
+            .refuses(&format!("envs check {id} --quiet"), &[&format!("environment `{id}` needs "), &command]);
     }
 }
 
@@ -301,9 +306,14 @@ fn modules_in_a_directory_of_their_own() {
     let short = "--set rollout.steps=64 --set run.total_steps=512 --set run.eval_episodes=2 --quiet";
     place.ok(&format!("train lab/r.toml {short} --run-dir a"));
     // Anchored to the recipe: what is written works from anywhere.
-    assert!(place.read("a/recipe.toml").contains(&format!("path = \"{}\"", place.path("lab/code").display())));
+    assert!(
+        place.read("a/recipe.toml").contains(&format!("path = \"{}\"", place.path("lab/code").display()))
+    );
     place.ok("eval a --episodes 2");
-    place.refuses(&format!("train lab/r.toml {short} --set env.path=nowhere --run-dir b"), &["nowhere is none"]);
+    place.refuses(
+        &format!("train lab/r.toml {short} --set env.path=nowhere --run-dir b"),
+        &["nowhere is none"],
+    );
 }
 
 /// What a training says when it meets an environment for the first time.

@@ -65,8 +65,7 @@ impl Gymnasium {
         python::attach(|py| {
             let name = Self::name(&spec.id);
             ready(py, spec, id, name)?;
-            let ask =
-                || -> PyResult<String> { module(py)?.getattr("version")?.call1((name,))?.extract() };
+            let ask = || -> PyResult<String> { module(py)?.getattr("version")?.call1((name,))?.extract() };
             ask().map_err(|error| Error::Python {
                 id: id.into(),
                 doing: "look at its file",

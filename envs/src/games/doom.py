@@ -38,8 +38,39 @@ STARTS = {
 # Scenarios for several players crash the engine of a single one.
 SEVERAL_PLAYERS = ("cig.cfg", "multi_duel.cfg")
 
-# One engine starts at a time: see `Doom._start`.
+# One engine starts at a time: see `Game.init`.
 STARTING = threading.Lock()
+
+
+class Game(vizdoom.DoomGame):
+    """The engine, as a guest: it leaves no files behind and does not take what is meant for this program."""
+
+    def __init__(self):
+        super().__init__()
+        # Its settings, which it would write into the current directory.
+        self.set_doom_config_path(os.devnull)
+
+    def init(self):
+        with STARTING:
+            # It makes an empty folder in the current directory.
+            litter = pathlib.Path("_vizdoom").resolve()
+            clean = not litter.exists()
+            # Ctrl-C in a terminal reaches the engine's process, too, which would end at once. It inherits this
+            # thread's mask.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+            try:
+                return super().init()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+                if clean:
+                    try:
+                        litter.rmdir()
+                    except OSError:
+                        pass
+
+
+# For the environments of the package itself (gym:Vizdoom…).
+vizdoom.vizdoom.DoomGame = Game
 
 
 def patched(wad, start):
@@ -112,6 +143,8 @@ class Doom(gymnasium.Env):
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 9}
+    # Closed, or not made for a wrong argument.
+    game = None
 
     def __init__(
         self,
@@ -130,10 +163,9 @@ class Doom(gymnasium.Env):
         folder=None,
         render_mode=None,
     ):
-        self.game = None
         if repeat < 1 or (max_of_two and repeat < 2):
             raise ValueError(f"repeat = {repeat}: expected at least 1 tic, and at least 2 with max_of_two")
-        game = vizdoom.DoomGame()
+        game = Game()
         file = find(cfg, folder, "cfg")
         if pathlib.Path(file).name in SEVERAL_PLAYERS:
             raise ValueError(f"cfg = {cfg!r} is for several players")
@@ -182,7 +214,7 @@ class Doom(gymnasium.Env):
         if self.game.is_running():
             self.game.new_episode()
         else:
-            self._start()
+            self.game.init()
         self._look()
         return self.screen, self.info
 
@@ -211,25 +243,6 @@ class Doom(gymnasium.Env):
         # The state's arrays are copies of the engine's.
         self.screen = state.screen_buffer if before is None else np.maximum(state.screen_buffer, before.screen_buffer)
         self.info = {"x": x, "y": y, "angle": angle}
-
-    def _start(self):
-        """Starts the engine's process."""
-        with STARTING:
-            # It would write its settings and an empty folder into the current directory.
-            self.game.set_doom_config_path(os.devnull)
-            litter = pathlib.Path("_vizdoom").resolve()
-            clean = not litter.exists()
-            # Ctrl-C in a terminal reaches the engine, too, which would end at once. It inherits this thread's mask.
-            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-            try:
-                self.game.init()
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-                if clean:
-                    try:
-                        litter.rmdir()
-                    except OSError:
-                        pass
 
     def render(self):
         return self.screen if self.screen.ndim == 3 else np.repeat(self.screen[..., None], 3, axis=2)

@@ -97,8 +97,10 @@ class SuperMarioBros(gymnasium.Env):
     observation_space = Box(0, 255, (240, 256, 3), np.uint8)
     action_space = Discrete(len(JOYPAD))
 
+    # Closed, or not made for a wrong argument.
+    console = None
+
     def __init__(self, world=1, stage=1, rom="vanilla", render_mode=None):
-        self.console = None
         self.console = Console(rom_mode=rom, target=(world, stage))
         self.render_mode = render_mode
 

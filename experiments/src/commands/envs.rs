@@ -137,7 +137,8 @@ fn install(arguments: &Install, shared: &Shared) -> Outcome {
             say(format!("{}: {}: {}", extra.name, extra.about, missing.join(", ")));
         }
         done.push(serde_json::json!({ "extra": extra.name, "installed": missing }));
-        packages.extend(missing.into_iter().filter(|package| !packages.contains(package)).collect::<Vec<_>>());
+        packages
+            .extend(missing.into_iter().filter(|package| !packages.contains(package)).collect::<Vec<_>>());
     }
     let begun = Instant::now();
     if !packages.is_empty() {
