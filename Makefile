@@ -1,7 +1,7 @@
 # Every target does the set-up it needs, once. Everything is built with --release, so that libtorch's C++ glue is
 # compiled once. Plain cargo commands work too, after `make setup`.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint bench fuzz clean
+.PHONY: help setup build envs demo test lint bench fuzz clean
 
 # Where rustup puts cargo, for shells that were opened before.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -22,6 +22,9 @@ setup: ## make .venv: libtorch, Gymnasium, TensorBoard (PYTHON=… says from whi
 build: setup ## the program, target/release/imago
 	$(first_build)
 	cargo build --release
+
+envs: build ## games and simulators into .venv: VizDoom, Mario, Atari, MuJoCo, MiniGrid, Box2D (0.4 GB)
+	$(TARGET)/release/imago envs install all
 
 demo: build ## learn CartPole from demonstrations while you watch
 	$(TARGET)/release/imago demo

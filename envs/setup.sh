@@ -150,6 +150,14 @@ need $((need - have)) MB. Free some, or move the checkout."
 # ---- .venv ----------------------------------------------------------------------------------------------------
 say "Making .venv$remake from $base ($version): 0.6 GB to fetch, 1.4 GB on disk." \
     "About a minute and the download."
+# Extras (imago envs install) go with the old .venv: the first package of each file tells whether it was there.
+extras=
+for file in envs/extras/*.txt; do
+    lead=$(sed -n 's/[[:space:]]*#.*//; /^$/d; s/==/-/; y/ABCDEFGHIJKLMNOPQRSTUVWXYZ-/abcdefghijklmnopqrstuvwxyz_/; p; q' "$file")
+    for found in .venv/lib/python3.11/site-packages/*.dist-info; do
+        case $(say "${found##*/}" | tr 'A-Z-' 'a-z_') in "$lead".dist_info) extras="$extras $(basename "$file" .txt)" ;; esac
+    done
+done
 [ -L .venv ] || rm -f .venv/.ready # through a link it would be the stamp of somebody else
 rm -rf .venv
 "$base" -m venv .venv || fail "python -m venv failed."
@@ -169,4 +177,5 @@ ln -s lib/python3.11/site-packages/torch .venv/libtorch
 mkdir .venv/libpython
 ln -s "$libdir"/libpython3.11.so* .venv/libpython/
 say "$wanted" >.venv/.ready
+[ -z "$extras" ] || say "The extras that the old .venv had are gone with it: imago envs install$extras"
 done_line

@@ -316,8 +316,10 @@ impl Check<'_> {
         if self.effort.group > 0 {
             self.group_rate()?;
         }
-        if self.report.env.id.starts_with(Gymnasium::PREFIX) {
-            self.python()?;
+        // Batched engines have no single environment to look at.
+        let spec = self.registry.resolve(&self.report.env);
+        if spec.id.starts_with(Gymnasium::PREFIX) {
+            self.python(&spec)?;
         }
         Ok(())
     }
@@ -392,8 +394,8 @@ impl Check<'_> {
             Some((t, if t == 0 { "first observation".into() } else { format!("{what} of step {t}") }))
         };
         if let Some((_, what)) = difference(elsewhere) {
-            let declared = self.report.env.id.starts_with(Gymnasium::PREFIX)
-                && gymnasium::declared_nondeterministic(&self.report.env.id);
+            let spec = self.registry.resolve(&self.report.env);
+            let declared = self.registry.is_python(&spec.id) && gymnasium::declared_nondeterministic(&spec);
             let message = format!(
                 "two instances with the same seed and actions differ in the {what}: runs in it cannot be repeated; \
                  all chance must come from the seed that `reset` gets"
@@ -589,9 +591,9 @@ impl Check<'_> {
     }
 
     /// What only Python can see.
-    fn python(&mut self) -> Result<()> {
+    fn python(&mut self, spec: &EnvSpec) -> Result<()> {
         self.doing = "a look from Python";
-        let env = Gymnasium::new(&self.report.env)?;
+        let env = Gymnasium::called(spec, &self.report.env.id)?;
         let time = self.effort.time.mul_f64(0.1);
         for (severity, rule, message) in gymnasium::examine(env, time, self.effort.gymnasium_checker)? {
             // The checker says several things under the one name of Gymnasium.

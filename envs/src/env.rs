@@ -30,12 +30,18 @@ use std::sync::atomic::Ordering;
 )]
 #[serde(deny_unknown_fields)]
 pub struct EnvSpec {
-    /// A native name (`CartPole-v1`) or `gym:ID` for any registered Gymnasium environment.
+    /// A name of `imago envs` (`CartPole-v1`), `gym:ID` for any registered Gymnasium environment, `vec:ID` for one that
+    /// steps many at once by itself.
     pub id: String,
     /// Arguments of its constructor.
     #[serde(default, skip_serializing_if = "toml::Table::is_empty")]
     #[schemars(schema_with = "any_table", extend("x-default" = "none"))]
     pub args: toml::Table,
+    /// A directory with Python modules that `gym:MODULE:ID` may name, and with files that `Doom` may; relative to the
+    /// recipe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-default" = "none"))]
+    pub path: Option<String>,
     /// Truncate episodes after this many decisions, in place of the environment's own limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1), extend("x-default" = "the environment's own"))]
@@ -120,7 +126,8 @@ fn some_actions(_: &mut SchemaGenerator) -> Schema {
 
 impl EnvSpec {
     /// Every key but `id` and `args`.
-    const KEYS: [&str; 15] = [
+    const KEYS: [&str; 16] = [
+        "path",
         "time_limit",
         "metrics",
         "check_bounds",
@@ -143,6 +150,7 @@ impl EnvSpec {
         Self {
             id: id.into(),
             args: toml::Table::new(),
+            path: None,
             time_limit: None,
             metrics: Vec::new(),
             check_bounds: true,
@@ -158,6 +166,34 @@ impl EnvSpec {
             resize: None,
             resize_method: None,
             frame_stack: None,
+        }
+    }
+
+    /// `preset` with the keys of `self`, where it has any, in place of the preset's; arguments one by one. The id is
+    /// the preset's.
+    pub(crate) fn over(self, preset: &EnvSpec) -> Self {
+        let mut args = preset.args.clone();
+        args.extend(self.args);
+        let preset = preset.clone();
+        Self {
+            id: preset.id,
+            args,
+            path: self.path.or(preset.path),
+            time_limit: self.time_limit.or(preset.time_limit),
+            metrics: if self.metrics.is_empty() { preset.metrics } else { self.metrics },
+            check_bounds: self.check_bounds && preset.check_bounds,
+            observation: self.observation.or(preset.observation),
+            actions: self.actions.or(preset.actions),
+            noop_max: self.noop_max.or(preset.noop_max),
+            sticky_actions: self.sticky_actions.or(preset.sticky_actions),
+            action_repeat: self.action_repeat.or(preset.action_repeat),
+            repeat_max: self.repeat_max || preset.repeat_max,
+            life_as_episode: self.life_as_episode || preset.life_as_episode,
+            crop: self.crop.or(preset.crop),
+            grayscale: self.grayscale || preset.grayscale,
+            resize: self.resize.or(preset.resize),
+            resize_method: self.resize_method.or(preset.resize_method),
+            frame_stack: self.frame_stack.or(preset.frame_stack),
         }
     }
 
@@ -192,8 +228,8 @@ impl EnvSpec {
 
     /// Whether any wrapper but the time limit is asked for.
     pub(crate) fn is_wrapped(&self) -> bool {
-        let Self { args, time_limit, metrics, check_bounds, .. } = self.clone();
-        let plain = Self { args, time_limit, metrics, check_bounds, ..Self::new(&self.id) };
+        let Self { args, path, time_limit, metrics, check_bounds, .. } = self.clone();
+        let plain = Self { args, path, time_limit, metrics, check_bounds, ..Self::new(&self.id) };
         *self != plain
     }
 }

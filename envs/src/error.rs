@@ -5,7 +5,7 @@
 pub enum Error {
     /// No environment has this name.
     #[error(
-        "unknown environment `{id}`{hint}; `imago envs list` shows the native ones, `gym:ID` opens any registered Gymnasium environment"
+        "unknown environment `{id}`{hint}; `imago envs list` shows those with names of their own, `gym:ID` opens any registered Gymnasium environment"
     )]
     UnknownEnv {
         /// What was asked for.
@@ -63,6 +63,12 @@ pub enum Error {
         /// The command that installs it.
         install: String,
     },
+    /// Packages that could not be installed.
+    #[error("{0}")]
+    Install(
+        /// Why.
+        String,
+    ),
     /// A saved space that contradicts itself.
     #[error("the space {space} is damaged: {message}")]
     DamagedSpace {

@@ -3,16 +3,21 @@
 use crate::check::stray;
 use crate::env::{Env, EnvSpec, Step};
 use crate::error::{Error, Result};
+use crate::extras::Extra;
 use crate::frame::Frame;
+use crate::gymnasium_vector::GymnasiumVector;
 use crate::python;
 use crate::python_space::PythonSpace;
+use crate::python_state;
 use crate::space::{Dtype, Leaf, LeafMut, Space};
+use crate::{games, registering};
 use numpy::PyArrayDyn;
 use numpy::prelude::*;
 use pyo3::exceptions::{PyImportError, PyUserWarning};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
+use std::path::Path;
 use toml::Value;
 
 /// A Gymnasium environment made by `gymnasium.make`.
@@ -37,7 +42,9 @@ use toml::Value;
 ///   ([`Registry::make_rendering`](crate::Registry::make_rendering) says so).
 /// - [`Env::info`] reads the last `info`: numbers, truth values and NumPy's scalars; `a.b` is entry `b` of the
 ///   dictionary at `a`, where there is no entry `a.b`.
-/// - It cannot save its state: a resumed run starts a new episode.
+/// - It can save its state where the environment is one of Gymnasium's on MuJoCo, or has methods `get_state() ->
+///   bytes` and `set_state(bytes)` of its own that hold everything that distinguishes the moment, and no wrappers
+///   but those of `gymnasium.make`. Else a resumed run starts a new episode.
 ///
 /// Gymnasium's environment checker is off unless the arguments say `disable_env_checker = false`; shapes,
 /// types and NaN are checked here, each step.
@@ -62,6 +69,7 @@ pub struct Gymnasium {
     renders: bool,
     /// What the last reset or step said beside the observation; read only when somebody asks.
     info: Option<Py<PyAny>>,
+    saves: bool,
 }
 
 impl Gymnasium {
@@ -69,43 +77,35 @@ impl Gymnasium {
     pub const PREFIX: &str = "gym:";
 
     /// Makes the environment `gym:ID`, or `gym:module:ID` to import a Python module first that registers it
-    /// (the module must be installed in the `.venv` or lie on `PYTHONPATH`). `spec.args` become keyword
-    /// arguments, `spec.time_limit` becomes `max_episode_steps`; its wrappers are the registry's affair. Starts the
-    /// interpreter if need be.
+    /// (the module must be installed in the `.venv`, lie in `spec.path`, or on `PYTHONPATH`). The modules of
+    /// well-known packages need not be named (`gym:ALE/Pong-v5`). `spec.args` become keyword arguments,
+    /// `spec.time_limit` becomes `max_episode_steps`; its wrappers are the registry's affair. Starts the interpreter if
+    /// need be.
     pub fn new(spec: &EnvSpec) -> Result<Self> {
-        python::start();
-        python::attach(|py| Self::make(py, spec))
+        Self::called(spec, &spec.id)
     }
 
-    fn make(py: Python, spec: &EnvSpec) -> Result<Self> {
-        let id = &spec.id;
-        let gymnasium = import(py).map_err(|error| {
-            let hint = if error.is_instance_of::<PyImportError>(py) { "; run `make setup`" } else { "" };
-            let message = describe(py, &error) + hint;
-            Error::Python { id: id.clone(), doing: "import gymnasium", message }
-        })?;
-        let arguments = PyDict::new(py);
+    /// As [`Gymnasium::new`]; messages call it `id`.
+    pub(crate) fn called(spec: &EnvSpec, id: &str) -> Result<Self> {
+        python::start();
+        python::attach(|py| Self::make(py, spec, id))
+    }
+
+    fn make(py: Python, spec: &EnvSpec, id: &str) -> Result<Self> {
+        let gymnasium = ready(py, spec, id, Self::name(&spec.id))?;
         let making = |error| raised(py, id, "make", error);
+        let arguments = arguments(py, spec, id)?;
         arguments.set_item("disable_env_checker", true).map_err(making)?;
-        for (name, value) in &spec.args {
-            let value = to_python(py, value).map_err(making)?.ok_or_else(|| Error::BadArgument {
-                id: id.clone(),
-                argument: name.clone(),
-                message: "dates and times cannot be passed to Python; write a string".into(),
-            })?;
-            arguments.set_item(name, value).map_err(making)?;
-        }
-        if let Some(limit) = spec.time_limit {
-            arguments.set_item("max_episode_steps", limit).map_err(making)?;
-        }
-        let make = gymnasium.call_method("make", (Self::name(id),), Some(&arguments));
+        let make = gymnasium.call_method("make", (Self::name(&spec.id),), Some(&arguments));
         let env = make.map_err(|error| missing(py, id, &error).unwrap_or_else(|| making(error)))?;
         let observation = PythonSpace::of(&env, id, "observation")?;
         let action = PythonSpace::of(&env, id, "action")?;
+        let saves = python_state::can_save(&env).map_err(making)?;
         let bind = || -> PyResult<Self> {
             let numpy = py.import("numpy")?;
             Ok(Self {
-                id: id.clone(),
+                id: id.into(),
+                saves,
                 reset: env.getattr("reset")?.unbind(),
                 step: env.getattr("step")?.unbind(),
                 require: numpy.getattr("require")?.unbind(),
@@ -130,7 +130,7 @@ impl Gymnasium {
 
     /// What Gymnasium calls the environment `id`.
     pub(crate) fn name(id: &str) -> &str {
-        id.strip_prefix(Self::PREFIX).unwrap_or(id)
+        id.strip_prefix(Self::PREFIX).or_else(|| id.strip_prefix(GymnasiumVector::PREFIX)).unwrap_or(id)
     }
 
     fn raised(&self, py: Python, doing: &'static str, error: PyErr) -> Error {
@@ -303,6 +303,30 @@ impl Env for Gymnasium {
         self.masked == Some(true)
     }
 
+    fn save(&self) -> Option<Vec<u8>> {
+        // One that fails has no state to show: the run goes on with a new episode, and says so.
+        self.saves.then(|| python::attach(|py| self.saved(py).ok())).flatten()
+    }
+
+    fn load(&mut self, state: &[u8]) -> Result<()> {
+        let refuse = |message: String| Error::CannotRestore { id: self.id.clone(), message };
+        if !self.saves {
+            return Err(refuse("it cannot save or restore its state".into()));
+        }
+        let (masked, mask, rest) = state
+            .split_first()
+            .and_then(|(masked, rest)| Some((masked, rest.split_at_checked(self.mask.len())?)))
+            .map(|(masked, (mask, rest))| (*masked, mask, rest))
+            .filter(|(masked, _, _)| *masked < 3)
+            .ok_or_else(|| refuse(format!("the saved state of {} bytes is none of it", state.len())))?;
+        python::attach(|py| {
+            python_state::load(self.env.bind(py), rest).map_err(|error| refuse(describe(py, &error)))
+        })?;
+        self.masked = [None, Some(false), Some(true)][usize::from(masked)];
+        self.mask.iter_mut().zip(mask).for_each(|(allowed, &byte)| *allowed = byte != 0);
+        Ok(())
+    }
+
     fn render(&mut self) -> Result<Option<Frame>> {
         if !self.renders {
             return Ok(None);
@@ -323,6 +347,20 @@ impl Env for Gymnasium {
 }
 
 impl Gymnasium {
+    /// A saved moment: whether there are masks (0 not known, 1 no, 2 yes), the mask, a byte a choice, and what
+    /// Python says.
+    fn saved(&self, py: Python) -> PyResult<Vec<u8>> {
+        let masked = match self.masked {
+            None => 0,
+            Some(false) => 1,
+            Some(true) => 2,
+        };
+        let mut state = vec![masked];
+        state.extend(self.mask.iter().map(|&allowed| u8::from(allowed)));
+        state.extend(python_state::save(self.env.bind(py))?);
+        Ok(state)
+    }
+
     /// What `env.render()` gave, as an image.
     fn picture(&self, py: Python) -> PyResult<std::result::Result<Frame, String>> {
         let picture = self.env.call_method0(py, "render")?;
@@ -356,6 +394,51 @@ fn number_in(info: &Bound<PyDict>, name: &str) -> Option<f64> {
             number_in(info.get_item(outer).ok()??.cast::<PyDict>().ok()?, inner)
         }
     }
+}
+
+/// Gymnasium, with what it needs to make the environment `name`.
+pub(crate) fn ready<'py>(
+    py: Python<'py>,
+    spec: &EnvSpec,
+    id: &str,
+    name: &str,
+) -> Result<Bound<'py, PyModule>> {
+    let gymnasium = import(py).map_err(|error| {
+        let hint = if error.is_instance_of::<PyImportError>(py) { "; run `make setup`" } else { "" };
+        let message = describe(py, &error) + hint;
+        Error::Python { id: id.into(), doing: "import gymnasium", message }
+    })?;
+    if let Some(path) = spec.path.as_ref().filter(|path| !Path::new(path).is_dir()) {
+        return Err(Error::BadArgument {
+            id: id.into(),
+            argument: "path".into(),
+            message: format!("expected a directory, and {path} is none"),
+        });
+    }
+    let prepared = registering::prepare(py, name, spec.path.as_deref());
+    prepared.map_err(|error| missing(py, id, &error).unwrap_or_else(|| raised(py, id, "import", error)))?;
+    Ok(gymnasium)
+}
+
+/// The recipe's arguments and time limit as keyword arguments.
+pub(crate) fn arguments<'py>(py: Python<'py>, spec: &EnvSpec, id: &str) -> Result<Bound<'py, PyDict>> {
+    let arguments = PyDict::new(py);
+    let making = |error| raised(py, id, "make", error);
+    if let Some(path) = spec.path.as_ref().filter(|_| games::reads_files(Gymnasium::name(&spec.id))) {
+        arguments.set_item("folder", path).map_err(making)?;
+    }
+    for (name, value) in &spec.args {
+        let value = to_python(py, value).map_err(making)?.ok_or_else(|| Error::BadArgument {
+            id: id.into(),
+            argument: name.clone(),
+            message: "dates and times cannot be passed to Python; write a string".into(),
+        })?;
+        arguments.set_item(name, value).map_err(making)?;
+    }
+    if let Some(limit) = spec.time_limit {
+        arguments.set_item("max_episode_steps", limit).map_err(making)?;
+    }
+    Ok(arguments)
 }
 
 /// Gymnasium itself. Its warnings to the authors of environments are hidden.
@@ -397,7 +480,7 @@ fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Option<Bound<'py, 
 }
 
 /// Gymnasium and NumPy take seeds from 0 to 2³¹ − 1 everywhere.
-fn fold(seed: u64) -> u32 {
+pub(crate) fn fold(seed: u64) -> u32 {
     ((seed ^ (seed >> 31) ^ (seed >> 62)) & 0x7fff_ffff) as u32
 }
 
@@ -406,14 +489,17 @@ pub(crate) fn raised(py: Python, id: &str, doing: &'static str, error: PyErr) ->
 }
 
 /// What an environment that cannot be made lacks, if that is a Python package.
-fn missing(py: Python, id: &str, error: &PyErr) -> Option<Error> {
+pub(crate) fn missing(py: Python, id: &str, error: &PyErr) -> Option<Error> {
     let text = error.value(py).str().ok()?.to_string();
     match type_name(error.value(py)).as_str() {
         // "Box2D is not installed, … `pip install "gymnasium[box2d]"`"
         "DependencyNotInstalled" => {
             let (package, _) = text.split_once(" is not installed")?;
             let (extra, _) = text.split_once("gymnasium[")?.1.split_once(']')?;
-            let install = format!("{} install \"gymnasium[{extra}]\"", python::pip(py));
+            let install = match Extra::named(extra) {
+                Some(extra) => extra.command(),
+                None => format!("{} install \"gymnasium[{extra}]\"", python::pip(py)),
+            };
             Some(Error::MissingPackage { id: id.into(), package: package.into(), install })
         }
         "ModuleNotFoundError" => {
@@ -421,8 +507,13 @@ fn missing(py: Python, id: &str, error: &PyErr) -> Option<Error> {
             let cause = error.cause(py);
             let named = |error: &PyErr| error.value(py).getattr("name").ok()?.extract::<String>().ok();
             let module = named(error).or_else(|| named(cause.as_ref()?))?;
+            if let Some(extra) = Extra::of_module(&module) {
+                let (package, install) = (format!("the Python module `{module}`"), extra.command());
+                return Some(Error::MissingPackage { id: id.into(), package, install });
+            }
             let message = format!(
-                "{}; install the package that brings `{module}` ({} install …) or put its directory on PYTHONPATH",
+                "{}; install the package that brings `{module}` ({} install …), name its directory as `env.path`, or put it \
+                 on PYTHONPATH",
                 describe(py, error),
                 python::pip(py)
             );
@@ -430,7 +521,7 @@ fn missing(py: Python, id: &str, error: &PyErr) -> Option<Error> {
         }
         "NamespaceNotFound" => {
             let message = format!(
-                "{}; write gym:MODULE:{} with the module that registers it (ale_py for ALE)",
+                "{}; write gym:MODULE:{} with the module that registers it",
                 describe(py, error),
                 Gymnasium::name(id)
             );

@@ -2,7 +2,7 @@
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 /// Starts the interpreter of the project's `.venv`; later calls do nothing. [`Gymnasium`](crate::Gymnasium)
@@ -17,7 +17,7 @@ pub fn start() {
         unsafe { crate::guard::set() };
         // The interpreter looks for `pyvenv.cfg` beside this file. Cargo gives the path at build time
         // (.cargo/config.toml); without it, or once it is gone, Python starts bare and lacks Gymnasium.
-        if let Some(python) = option_env!("PYO3_PYTHON").filter(|path| Path::new(path).exists()) {
+        if let Some(python) = executable() {
             // SAFETY: nothing else writes the environment meanwhile, which is what "first thing in main" asks.
             unsafe { std::env::set_var("PYTHONEXECUTABLE", python) };
         }
@@ -27,10 +27,32 @@ pub fn start() {
     });
 }
 
+/// The Python that Cargo built this program for, if it is still there.
+fn executable() -> Option<PathBuf> {
+    option_env!("PYO3_PYTHON").map(PathBuf::from).filter(|path| path.exists())
+}
+
+/// The Python of the project's `.venv`, if it is there. Never one of the system's.
+pub(crate) fn interpreter() -> Option<PathBuf> {
+    executable().filter(|python| {
+        python.ancestors().nth(2).is_some_and(|environment| environment.join("pyvenv.cfg").exists())
+    })
+}
+
+/// Where the packages of the project's `.venv` lie.
+pub(crate) fn site_packages() -> Option<PathBuf> {
+    let lib = interpreter()?.ancestors().nth(2)?.join("lib");
+    let mut versions = std::fs::read_dir(lib).ok()?.filter_map(Result::ok);
+    let version = versions.find(|entry| entry.file_name().to_string_lossy().starts_with("python3."))?;
+    Some(version.path().join("site-packages"))
+}
+
 fn be_a_guest(py: Python) -> PyResult<()> {
     // Children that run another Python must not inherit it: they would take this .venv for theirs.
     let environ = py.import("os")?.getattr("environ")?;
     environ.call_method1("pop", ("PYTHONEXECUTABLE", py.None()))?;
+    // pygame greets on standard output whoever imports it.
+    environ.call_method1("setdefault", ("PYGAME_HIDE_SUPPORT_PROMPT", "1"))?;
     // The interpreter starts without signal handlers, but the first import of `signal` (by nearly anything)
     // takes SIGINT where it finds the default action. So it is imported here, and the default put back.
     let signal = py.import("signal")?;

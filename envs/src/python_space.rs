@@ -62,9 +62,14 @@ impl PythonSpace {
     /// # Errors
     /// A space of which nothing is left, or an action space with anything to leave out.
     pub fn of(env: &Bound<PyAny>, id: &str, what: &'static str) -> Result<Self> {
+        Self::of_attribute(env, id, what, &format!("{what}_space"))
+    }
+
+    /// The same where the space has another name.
+    pub fn of_attribute(env: &Bound<PyAny>, id: &str, what: &'static str, attribute: &str) -> Result<Self> {
         let py = env.py();
         let failed = |error| raised(py, id, "read its spaces", error);
-        let whole = env.getattr(format!("{what}_space")).map_err(failed)?;
+        let whole = env.getattr(attribute).map_err(failed)?;
         let module = py.import("gymnasium.spaces").map_err(failed)?;
         let mut reader = Reader { module, what, leaves: Vec::new(), left_out: Vec::new() };
         let tree = reader.read("", &whole).map_err(failed)?;

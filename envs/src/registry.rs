@@ -2,10 +2,11 @@
 
 use crate::env::{Each, Env, EnvSpec, VecEnv};
 use crate::error::{Error, Result};
+use crate::games::{self, Preset};
 use crate::wrappers;
 use crate::{
-    Acrobot, AcrobotVersion, CartPole, Gymnasium, MountainCar, MountainCarContinuous, Pendulum, Rooms,
-    SealsCartPole, TimeLimit,
+    Acrobot, AcrobotVersion, CartPole, Gymnasium, GymnasiumVector, MountainCar, MountainCarContinuous,
+    Pendulum, Rooms, SealsCartPole, TimeLimit,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,10 +18,16 @@ type MakeGroup = dyn Fn(&EnvSpec, Option<u32>, usize) -> Result<Box<dyn VecEnv>>
 #[derive(Clone)]
 struct Entry {
     description: String,
-    time_limit: Option<u32>,
     builtin: bool,
-    one: Arc<MakeOne>,
-    group: Arc<MakeGroup>,
+    kind: Kind,
+}
+
+#[derive(Clone)]
+enum Kind {
+    /// Written in Rust.
+    Native { time_limit: Option<u32>, one: Arc<MakeOne>, group: Arc<MakeGroup> },
+    /// A name for another environment with some keys filled in, and the extra that it needs.
+    Preset { spec: EnvSpec, extra: Option<&'static str> },
 }
 
 /// The environments a program can make by name. Names with the prefix `gym:` go to Gymnasium and need no
@@ -91,14 +98,68 @@ impl Registry {
             MountainCar::seals_from_args,
         );
         registry.entries.values_mut().for_each(|entry| entry.builtin = true);
+        for Preset { id, description, extra, spec } in games::presets() {
+            registry.preset(&id, &description, spec);
+            if let Some(Entry { kind: Kind::Preset { extra: needed, .. }, .. }) =
+                registry.entries.get_mut(&id)
+            {
+                *needed = Some(extra);
+            }
+        }
         registry
+    }
+
+    /// Adds a name for the environment `spec`, which may be Gymnasium's, a native one or another preset. Keys that a
+    /// recipe gives go before those of `spec`, argument by argument.
+    ///
+    /// # Panics
+    /// If `id` starts with `gym:` or `vec:`, which belong to Gymnasium.
+    pub fn preset(&mut self, id: &str, description: &str, spec: EnvSpec) {
+        assert!(!is_gymnasiums(id), "`{id}`: names with `gym:` or `vec:` belong to Gymnasium");
+        let kind = Kind::Preset { spec, extra: None };
+        self.entries.insert(id.into(), Entry { description: description.into(), builtin: false, kind });
+    }
+
+    /// `spec` with its presets filled in: an environment that is native, `gym:ID` or `vec:ID`, or unknown.
+    pub fn resolve(&self, spec: &EnvSpec) -> EnvSpec {
+        let mut filled = spec.clone();
+        // As many as there are: presets of each other in a circle end as an unknown name.
+        for _ in 0..=self.entries.len() {
+            let Some(Entry { kind: Kind::Preset { spec, .. }, .. }) = self.entries.get(&filled.id) else {
+                return filled;
+            };
+            filled = filled.over(spec);
+        }
+        filled
+    }
+
+    /// Whether Python runs the environment `id`: Gymnasium's, and presets of those.
+    pub fn is_python(&self, id: &str) -> bool {
+        is_gymnasiums(&self.resolve(&EnvSpec::new(id)).id)
+    }
+
+    /// The extra that the environment of this name needs, if any.
+    pub fn extra(&self, id: &str) -> Option<&'static str> {
+        match self.entries.get(id)?.kind {
+            Kind::Preset { extra, .. } => extra,
+            Kind::Native { .. } => None,
+        }
+    }
+
+    /// What changes whenever an environment in Python may have; `None` for those of this program.
+    ///
+    /// # Errors
+    /// It is not registered, or its module cannot be imported.
+    pub fn version(&self, spec: &EnvSpec) -> Result<Option<String>> {
+        let filled = self.resolve(spec);
+        is_gymnasiums(&filled.id).then(|| Gymnasium::version(&filled, &spec.id)).transpose()
     }
 
     /// Adds an environment, or replaces the one of that name. `make` reads the recipe's arguments (see
     /// [`Arguments`](crate::Arguments)); `time_limit` holds where the recipe does not give another.
     ///
     /// # Panics
-    /// If `id` starts with `gym:`, which belongs to Gymnasium, or `time_limit` is 0.
+    /// If `id` starts with `gym:` or `vec:`, which belong to Gymnasium, or `time_limit` is 0.
     pub fn register<E: Env + 'static>(
         &mut self,
         id: &str,
@@ -106,7 +167,7 @@ impl Registry {
         time_limit: Option<u32>,
         make: impl Fn(&Table) -> Result<E> + Send + Sync + 'static,
     ) {
-        assert!(!id.starts_with(Gymnasium::PREFIX), "`{id}`: names with `gym:` belong to Gymnasium");
+        assert!(!is_gymnasiums(id), "`{id}`: names with `gym:` or `vec:` belong to Gymnasium");
         assert!(time_limit != Some(0), "`{id}`: a time limit is at least one step");
         let make = Arc::new(make);
         let one = {
@@ -131,7 +192,7 @@ impl Registry {
         };
         let description = description.into();
         let (one, group) = (Arc::new(one), Arc::new(group));
-        let entry = Entry { description, time_limit, builtin: false, one, group };
+        let entry = Entry { description, builtin: false, kind: Kind::Native { time_limit, one, group } };
         self.entries.insert(id.into(), entry);
     }
 
@@ -148,29 +209,41 @@ impl Registry {
     /// One environment, in the wrappers that `spec` asks for.
     pub fn make(&self, spec: &EnvSpec) -> Result<Box<dyn Env>> {
         check_limit(spec)?;
+        let (id, spec) = (&spec.id, &self.resolve(spec));
         if spec.is_wrapped() {
-            return self.make_wrapped(spec);
+            return self.make_wrapped(spec, id);
         }
         if spec.id.starts_with(Gymnasium::PREFIX) {
-            return Ok(Box::new(Gymnasium::new(spec)?));
+            return Ok(Box::new(Gymnasium::called(spec, id)?));
         }
-        let entry = self.entry(&spec.id)?;
-        (entry.one)(&spec.args, spec.time_limit.or(entry.time_limit))
+        if spec.id.starts_with(GymnasiumVector::PREFIX) {
+            return Ok(Box::new(GymnasiumVector::called(spec, id, 1)?));
+        }
+        let (time_limit, one, _) = self.native(&spec.id)?;
+        one(&spec.args, spec.time_limit.or(time_limit))
     }
 
     /// One environment in wrappers. A limit of the recipe counts decisions, around all of them, and the environment
     /// then has none of its own: neither the registered one nor Gymnasium's, which `max_episode_steps = -1` leaves
     /// out.
-    fn make_wrapped(&self, spec: &EnvSpec) -> Result<Box<dyn Env>> {
+    fn make_wrapped(&self, spec: &EnvSpec, id: &str) -> Result<Box<dyn Env>> {
         let inner = if spec.id.starts_with(Gymnasium::PREFIX) {
-            let mut bare = EnvSpec { args: spec.args.clone(), ..EnvSpec::new(&spec.id) };
+            let EnvSpec { args, path, check_bounds, .. } = spec.clone();
+            let mut bare = EnvSpec { args, path, check_bounds, ..EnvSpec::new(&spec.id) };
             if spec.time_limit.is_some() {
                 bare.args.insert("max_episode_steps".into(), (-1).into());
             }
-            Box::new(Gymnasium::new(&bare)?)
+            Box::new(Gymnasium::called(&bare, id)?)
+        } else if spec.id.starts_with(GymnasiumVector::PREFIX) {
+            return Err(Error::BadArgument {
+                id: id.into(),
+                argument: "wrappers".into(),
+                message: "an engine that steps many environments at once takes none: give its own arguments"
+                    .into(),
+            });
         } else {
-            let entry = self.entry(&spec.id)?;
-            (entry.one)(&spec.args, entry.time_limit.filter(|_| spec.time_limit.is_none()))?
+            let (time_limit, one, _) = self.native(&spec.id)?;
+            one(&spec.args, time_limit.filter(|_| spec.time_limit.is_none()))?
         };
         let env = wrappers::wrap(inner, spec)?;
         Ok(match spec.time_limit {
@@ -183,7 +256,7 @@ impl Registry {
     /// for it.
     pub fn make_rendering(&self, spec: &EnvSpec) -> Result<Box<dyn Env>> {
         let mut spec = spec.clone();
-        if spec.id.starts_with(Gymnasium::PREFIX) {
+        if self.resolve(&spec).id.starts_with(Gymnasium::PREFIX) {
             spec.args.insert("render_mode".into(), "rgb_array".into());
         }
         self.make(&spec)
@@ -192,15 +265,15 @@ impl Registry {
     /// Whether several processes step it faster than as many threads: environments in Python, which share one lock,
     /// unless their engine gives it up while it works (measured: VizDoom, Super Mario Bros, MuJoCo's Humanoid).
     pub fn gains_from_processes(&self, spec: &EnvSpec) -> bool {
-        let free = ["Vizdoom", "Doom", "SuperMarioBros", "Humanoid"];
-        spec.id.strip_prefix(Gymnasium::PREFIX).is_some_and(|id| {
+        let free = ["Vizdoom", "imago/Doom", "imago/SuperMarioBros", "Humanoid"];
+        self.resolve(spec).id.strip_prefix(Gymnasium::PREFIX).is_some_and(|id| {
             let name = id.rsplit_once(':').map_or(id, |(_, name)| name);
             !free.iter().any(|free| name.starts_with(free))
         })
     }
 
     /// `count` environments of a kind, stepped one after another; without wrappers, without a virtual call between
-    /// them.
+    /// them; those of `vec:ID` by their own engine.
     pub fn make_group(&self, spec: &EnvSpec, count: usize) -> Result<Box<dyn VecEnv>> {
         check_limit(spec)?;
         if count == 0 {
@@ -210,22 +283,29 @@ impl Registry {
                 message: "a group has at least one environment".into(),
             });
         }
+        let (id, spec) = (&spec.id, &self.resolve(spec));
         if spec.is_wrapped() {
-            let (registry, wrapped) = (self.clone(), spec.clone());
-            let group = Each::made_by(count, move || registry.make_wrapped(&wrapped))?;
+            let (registry, wrapped, id) = (self.clone(), spec.clone(), id.clone());
+            let group = Each::made_by(count, move || registry.make_wrapped(&wrapped, &id))?;
             return Ok(Box::new(group.with_metrics(&spec.metrics)));
         }
         if spec.id.starts_with(Gymnasium::PREFIX) {
-            let inner = spec.clone();
-            let group = Each::made_by(count, move || Gymnasium::new(&inner))?;
+            let (inner, id) = (spec.clone(), id.clone());
+            let group = Each::made_by(count, move || Gymnasium::called(&inner, &id))?;
             return Ok(Box::new(group.with_metrics(&spec.metrics)));
         }
-        let entry = self.entry(&spec.id)?;
-        (entry.group)(spec, spec.time_limit.or(entry.time_limit), count)
+        if spec.id.starts_with(GymnasiumVector::PREFIX) {
+            return Ok(Box::new(GymnasiumVector::called(spec, id, count)?));
+        }
+        let (time_limit, _, group) = self.native(&spec.id)?;
+        group(spec, spec.time_limit.or(time_limit), count)
     }
 
-    fn entry(&self, id: &str) -> Result<&Entry> {
-        self.entries.get(id).ok_or_else(|| Error::UnknownEnv { id: id.into(), hint: self.hint(id) })
+    fn native(&self, id: &str) -> Result<(Option<u32>, &MakeOne, &MakeGroup)> {
+        match self.entries.get(id).map(|entry| &entry.kind) {
+            Some(Kind::Native { time_limit, one, group }) => Ok((*time_limit, &**one, &**group)),
+            _ => Err(Error::UnknownEnv { id: id.into(), hint: self.hint(id) }),
+        }
     }
 
     /// The nearest known name, and the Gymnasium spelling where the name looks like one of theirs.
@@ -245,6 +325,11 @@ impl Registry {
         }
         hint
     }
+}
+
+/// Whether Gymnasium makes what has this name.
+fn is_gymnasiums(id: &str) -> bool {
+    id.starts_with(Gymnasium::PREFIX) || id.starts_with(GymnasiumVector::PREFIX)
 }
 
 fn check_limit(spec: &EnvSpec) -> Result<()> {

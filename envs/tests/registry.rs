@@ -3,7 +3,7 @@
 
 mod single;
 
-use imago_envs::{CartPole, Leaf, Registry};
+use imago_envs::{CartPole, EnvSpec, Leaf, Registry};
 use single::{Rows, seeds, spec};
 
 fn refusal(id: &str, args: &str, time_limit: Option<u32>) -> String {
@@ -17,7 +17,8 @@ fn refusal(id: &str, args: &str, time_limit: Option<u32>) -> String {
 #[test]
 fn lists_what_it_has() {
     let registry = Registry::builtin();
-    let ids: Vec<_> = registry.ids().map(|(id, _)| id).collect();
+    let (python, ids): (Vec<_>, Vec<_>) =
+        registry.ids().map(|(id, _)| id).partition(|id| registry.is_python(id));
     let known = [
         "Acrobot-v0",
         "Acrobot-v1",
@@ -31,12 +32,62 @@ fn lists_what_it_has() {
         "seals/MountainCar-v0",
     ];
     assert_eq!(ids, known);
+    assert!(ids.iter().all(|id| registry.is_builtin(id) && registry.extra(id).is_none()));
+    // Four of Doom, and eight worlds of four levels; each says what it needs.
+    assert_eq!(python.len(), 4 + 8 * 4, "{python:?}");
+    assert!(python.contains(&"Doom") && python.contains(&"DoomMyWayHome-very-sparse"));
+    assert!(python.contains(&"SuperMarioBros-1-1") && python.contains(&"SuperMarioBros-8-4"));
+    assert!(python.iter().all(|id| !registry.is_builtin(id) && registry.extra(id).is_some()));
     assert!(registry.ids().all(|(_, description)| !description.is_empty()));
 }
 
 #[test]
+fn presets_are_filled_in_and_the_users_keys_win() {
+    let mut registry = Registry::builtin();
+    let heavy =
+        EnvSpec { time_limit: Some(7), path: Some("here".into()), ..spec("Pendulum-v1", "g = 20.0", None) };
+    registry.preset("Heavy", "a pendulum on a large planet", heavy);
+    registry.preset("Heavier", "on a larger one", spec("Heavy", "g = 40.0", None));
+    let filled = registry.resolve(&EnvSpec::new("Heavier"));
+    assert_eq!(
+        filled.to_owned(),
+        EnvSpec { path: Some("here".into()), ..spec("Pendulum-v1", "g = 40.0", Some(7)) }
+    );
+    let own = EnvSpec { path: Some("there".into()), ..spec("Heavier", "g = 1.0\nother = true", Some(3)) };
+    let filled = registry.resolve(&own);
+    let expected = spec("Pendulum-v1", "g = 1.0\nother = true", Some(3));
+    assert_eq!(filled, EnvSpec { path: Some("there".into()), ..expected });
+    // What is no preset stays what it is.
+    assert_eq!(registry.resolve(&spec("gym:X-v0", "a = 1", None)), spec("gym:X-v0", "a = 1", None));
+    assert!(
+        registry.is_python("DoomMyWayHome-sparse")
+            && registry.is_python("vec:X")
+            && !registry.is_python("Heavy")
+    );
+
+    let mut group = registry.make_group(&EnvSpec::new("Heavier"), 1).unwrap();
+    let mut rows = Rows::new(group.as_ref());
+    group.reset(&seeds, rows.observation.leaf_mut()).unwrap();
+    let ends = (1..=7).filter(|_| {
+        rows.step(group.as_mut(), Leaf::F32(&[0.0])).unwrap();
+        rows.truncated[0]
+    });
+    assert_eq!(ends.count(), 1, "the limit is 7");
+    assert!(rows.truncated[0]);
+    let refused = registry.make(&spec("Heavy", "mass = 1", None)).err().unwrap().to_string();
+    assert!(refused.contains("argument `mass`: unknown"), "{refused}");
+
+    // In a circle there is no environment.
+    registry.preset("One", "", EnvSpec::new("Other"));
+    registry.preset("Other", "", EnvSpec::new("One"));
+    assert!(
+        registry.make(&EnvSpec::new("One")).err().unwrap().to_string().starts_with("unknown environment `O")
+    );
+}
+
+#[test]
 fn names_the_nearest_environment() {
-    let help = "`imago envs list` shows the native ones, `gym:ID` opens any registered Gymnasium environment";
+    let help = "`imago envs list` shows those with names of their own, `gym:ID` opens any registered Gymnasium environment";
     for (id, hint) in [
         ("cartpole", "; did you mean `CartPole-v1`?"),
         (
@@ -130,4 +181,10 @@ fn takes_a_users_environment_and_crosses_threads() {
 #[should_panic(expected = "belong to Gymnasium")]
 fn gymnasiums_names_cannot_be_taken() {
     Registry::default().register("gym:Mine-v0", "", None, CartPole::from_args);
+}
+
+#[test]
+#[should_panic(expected = "belong to Gymnasium")]
+fn nor_by_presets() {
+    Registry::default().preset("vec:Mine-v0", "", EnvSpec::new("CartPole-v1"));
 }

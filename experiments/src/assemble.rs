@@ -11,7 +11,7 @@ use imago::rollout::{Collector, CollectorSpec, Launch, leaf_tensor};
 use imago::run::Train;
 use imago::signal::{Extrinsic, RewardSignal, Signals, Stacked, ValueHead};
 use imago_agents::{Agent, Bc, Demonstrations, Evaluation, Gail, Ppo};
-use imago_envs::{EnvSpec, Gymnasium, LeafBuf, Space, VecEnv};
+use imago_envs::{EnvSpec, LeafBuf, Space, VecEnv};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -92,7 +92,7 @@ fn collector(program: &Program, recipe: &Recipe, env: &EnvSpec, spec: CollectorS
 
 /// Environments for evaluation.
 pub fn evaluation_group(program: &Program, env: &EnvSpec, episodes: usize) -> Result<Box<dyn VecEnv>> {
-    let group = if env.id.starts_with(Gymnasium::PREFIX) { PYTHON_GROUP } else { NATIVE_GROUP };
+    let group = if program.envs.is_python(&env.id) { PYTHON_GROUP } else { NATIVE_GROUP };
     Ok(program.envs.make_group(env, episodes.min(group))?)
 }
 

@@ -3,8 +3,8 @@
 
 use crate::program::Program;
 use anyhow::{Context, Result, bail};
+use imago_envs::EnvSpec;
 use imago_envs::check::{Effort, Severity, check};
-use imago_envs::{EnvSpec, Gymnasium};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -31,7 +31,7 @@ pub fn first_look(program: &Program, env: &EnvSpec, quiet: bool, remember: bool)
     let file = memory();
     let mut passed = file.as_deref().map(read).unwrap_or_default();
     let key = toml::to_string(env).with_context(|| format!("environment `{}`", env.id))?;
-    let state = state(env)?;
+    let state = state(program, env)?;
     if passed.environments.get(&key) == Some(&state) {
         return Ok(());
     }
@@ -64,15 +64,13 @@ pub fn first_look(program: &Program, env: &EnvSpec, quiet: bool, remember: bool)
 }
 
 /// What changes when the environment may have changed: this program, and the environment's own files.
-fn state(env: &EnvSpec) -> Result<String> {
-    let own = if env.id.starts_with(Gymnasium::PREFIX) {
-        Gymnasium::version(&env.id)?
-    } else {
+fn state(program: &Program, env: &EnvSpec) -> Result<String> {
+    let own = program.envs.version(env)?.unwrap_or_else(|| {
         // Registered by the user's program: a part of this very file.
         let written = std::env::current_exe().and_then(std::fs::metadata).and_then(|file| file.modified());
         let age = written.ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
         format!("program of {}", age.unwrap_or_default().as_nanos())
-    };
+    });
     Ok(format!("imago {}, {own}", env!("CARGO_PKG_VERSION")))
 }
 

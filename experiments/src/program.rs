@@ -139,7 +139,12 @@ impl Program {
 
     fn run(&self, cli: &Cli) -> Outcome {
         // Before any other thread exists: it sets an environment variable.
-        if std::env::args_os().any(|argument| argument.to_string_lossy().contains("gym:")) {
+        let in_python = |argument: OsString| {
+            let argument = argument.to_string_lossy();
+            let mut presets = self.envs.ids().map(|(id, _)| id).filter(|id| self.envs.is_python(id));
+            argument.contains("gym:") || argument.contains("vec:") || presets.any(|id| argument.contains(id))
+        };
+        if std::env::args_os().any(in_python) {
             imago_envs::python::start();
         }
         let shared = &cli.shared;
@@ -166,7 +171,7 @@ impl Program {
     version,
     after_help = "RECIPE is a built-in name (gail/cartpole), a file, or a run's directory.\n\
                   RUN is a path, a name under runs/ or `latest`, then @best, @latest or @STEP if you like.\n\
-                  ENV is a native name (CartPole-v1) or gym:ID for any registered Gymnasium environment.\n\
+                  ENV is a name of `imago envs` (CartPole-v1), or gym:ID for any registered Gymnasium environment.\n\
                   Exit codes: 0 done, 1 failed, 2 bad input and nothing written, 3 stopped by a signal, with a checkpoint."
 )]
 struct Cli {

@@ -521,13 +521,19 @@ impl Recipe {
         found
     }
 
-    /// Makes relative demonstration paths absolute, so that the resolved recipe works from anywhere.
+    /// Makes relative demonstration paths and `env.path` absolute, so that the resolved recipe works from anywhere.
     pub fn anchor(&mut self, directory: &Path) {
+        let absolute = |path: &str| {
+            let path: PathBuf = directory.join(path);
+            std::path::absolute(&path).unwrap_or(path).to_string_lossy().into_owned()
+        };
         for demos in self.demos_mut() {
             if !demos.demos.is_empty() && !demos.demos.starts_with("builtin:") {
-                let path: PathBuf = directory.join(&demos.demos);
-                demos.demos = std::path::absolute(&path).unwrap_or(path).to_string_lossy().into_owned();
+                demos.demos = absolute(&demos.demos);
             }
+        }
+        if let Some(path) = self.env.as_mut().and_then(|env| env.path.as_mut()) {
+            *path = absolute(path);
         }
     }
 

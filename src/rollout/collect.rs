@@ -430,9 +430,10 @@ mod masked;
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::allocations;
+    use crate::memory::slice;
     use crate::nn::TorsoSpec;
-    use imago_envs::{Each, Env, Leaf, Step};
+    use crate::{Stream, allocations};
+    use imago_envs::{Each, Env, Leaf, LeafMut, Space, Step};
     use std::sync::atomic::{AtomicI32, Ordering};
 
     /// Observes (episode's seed modulo 1000, step) and ends every third step, by the task if `terminates`.

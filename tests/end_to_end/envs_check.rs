@@ -1,6 +1,7 @@
 //! `imago envs check`, and the look that every training takes at an environment it has not seen before.
 
 use crate::program::{Output, Place};
+use std::path::Path;
 
 /// Toys that keep the contract but for one rule, which `breaks` names.
 const MODULE: &str = r#"
@@ -127,7 +128,8 @@ fn a_good_environment_passes() {
 #[test]
 fn every_native_environment_passes() {
     let place = Place::new();
-    for env in place.ok("envs list --json").json().as_array().unwrap() {
+    let all = place.ok("envs list --json").json();
+    for env in all.as_array().unwrap().iter().filter(|env| env["extra"].is_null()) {
         let id = env["id"].as_str().unwrap();
         let report = place.ok(&format!("envs check {id} --seconds 0.3 --json")).json();
         assert_eq!(report["saves"], true, "{id}");
@@ -248,7 +250,77 @@ fn what_cannot_be_made_is_bad_input() {
             &["brings `no_such_package`", "pip install", "PYTHONPATH"],
         );
     }
-    place.refuses("envs check gym:ALE/Pong-v5 --quiet", &["NamespaceNotFound", "gym:MODULE:ALE/Pong-v5"]);
+    place.refuses(
+        "envs check gym:Nowhere/Pong-v5 --quiet",
+        &["NamespaceNotFound", "gym:MODULE:Nowhere/Pong-v5"],
+    );
+}
+
+#[test]
+fn what_needs_an_extra_says_which() {
+    let place = Place::new();
+    // As if no extra were installed, whether it is or not.
+    for module in ["ale_py", "Box2D", "minigrid", "mujoco", "vizdoom", "gym_notices", "gym_super_mario_bros"]
+    {
+        let text = format!("raise ModuleNotFoundError(\"No module named '{module}'\", name='{module}')");
+        place.write(&format!("{module}.py"), &text);
+    }
+    let folder = place.folder().to_path_buf();
+    let place = place.with("PYTHONPATH", &folder).with("PYTHONDONTWRITEBYTECODE", Path::new("1"));
+    for (id, extra) in [
+        ("gym:LunarLander-v3", "box2d"),
+        ("gym:ALE/Pong-v5", "atari"),
+        ("vec:ALE/Pong-v5", "atari"),
+        ("gym:Hopper-v5", "mujoco"),
+        ("gym:MiniGrid-DoorKey-8x8-v0", "minigrid"),
+        ("gym:VizdoomMyWayHome-v1", "doom"),
+        ("DoomMyWayHome-sparse", "doom"),
+        ("SuperMarioBros-1-1", "mario"),
+    ] {
+        let command = format!("; install it with: imago envs install {extra}");
+        place
+            .refuses(&format!("envs check {id} --quiet"), &[&format!("environment `{id}` needs "), &command]);
+    }
+}
+
+#[test]
+fn extras_are_listed_and_named_exactly() {
+    let place = Place::new();
+    let listed = place.ok("envs list").stdout;
+    for extra in ["doom", "mario", "atari", "mujoco", "minigrid", "box2d"] {
+        let line = listed.lines().find(|line| line.starts_with(&format!("{extra} "))).unwrap_or_default();
+        assert!(line.contains("installed") || line.contains("in part"), "{listed}");
+    }
+    assert!(listed.lines().any(|line| line.starts_with("SuperMarioBros-1-1 … 8-4 ")), "{listed}");
+    place.refuses("envs install dooom", &["no extra `dooom`; did you mean `doom`?"]);
+    place.refuses("envs install --requirements none.txt", &["cannot read none.txt"]);
+    assert_eq!(place.run("envs install").code, Some(2));
+}
+
+#[test]
+fn modules_in_a_directory_of_their_own() {
+    let place = Place::new();
+    std::fs::create_dir_all(place.path("lab/code")).unwrap();
+    place.write("lab/code/toys.py", MODULE);
+    place.ok("envs check gym:toys:Toy-v0 --path lab/code --seconds 0.3");
+    place.refuses("envs check gym:toys:Toy-v0 --path lab/none --quiet", &["`path`", "lab/none is none"]);
+    place.refuses("envs check gym:toys:Toy-v0 --quiet", &["brings `toys`", "env.path"]);
+    let recipe = place.ok("recipes show ppo/cartpole").stdout;
+    place.write(
+        "lab/r.toml",
+        &recipe.replace("id = \"CartPole-v1\"", "id = \"gym:toys:Toy-v0\"\npath = \"code\""),
+    );
+    let short = "--set rollout.steps=64 --set run.total_steps=512 --set run.eval_episodes=2 --quiet";
+    place.ok(&format!("train lab/r.toml {short} --run-dir a"));
+    // Anchored to the recipe: what is written works from anywhere.
+    assert!(
+        place.read("a/recipe.toml").contains(&format!("path = \"{}\"", place.path("lab/code").display()))
+    );
+    place.ok("eval a --episodes 2");
+    place.refuses(
+        &format!("train lab/r.toml {short} --set env.path=nowhere --run-dir b"),
+        &["nowhere is none"],
+    );
 }
 
 /// What a training says when it meets an environment for the first time.

@@ -32,14 +32,14 @@ def nondeterministic(name):
 
 def version(name):
     """Changes when the environment's file does, or any file of the package it is in, or Gymnasium."""
-    entry = spec(name).entry_point
+    entry = spec(name).entry_point or spec(name).vector_entry_point
     module = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "")
     top = importlib.import_module(module.partition(".")[0])
     files = [pathlib.Path(top.__file__)] if getattr(top, "__file__", None) else []
     for folder in getattr(top, "__path__", []):
         files.extend(pathlib.Path(folder).rglob("*.py"))
     newest = max((file.stat().st_mtime_ns for file in files if file.exists()), default=0)
-    return f"gymnasium {gymnasium.__version__}, {module} {newest}"
+    return f"gymnasium {gymnasium.__version__}, {module} {getattr(top, '__version__', '')} {newest}"
 
 
 def leaves(space, value, name=""):

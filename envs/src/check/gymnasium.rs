@@ -1,9 +1,9 @@
 //! The part of a check that looks at an environment from inside Python.
 
 use super::Severity;
-use crate::env::Env;
+use crate::env::{Env, EnvSpec};
 use crate::error::{Error, Result};
-use crate::gymnasium::{Gymnasium, describe};
+use crate::gymnasium::{Gymnasium, describe, ready};
 use crate::python;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -23,10 +23,10 @@ fn module<'py>(py: Python<'py>) -> PyResult<&'py Bound<'py, PyModule>> {
     Ok(MODULE.get_or_try_init(py, load)?.bind(py))
 }
 
-/// Whether the registered environment says of itself that its episodes do not repeat.
-pub(super) fn declared_nondeterministic(id: &str) -> bool {
+/// Whether the registered environment says of itself that its episodes do not repeat. It has been made before.
+pub(super) fn declared_nondeterministic(spec: &EnvSpec) -> bool {
     let ask = |py: Python| -> PyResult<bool> {
-        module(py)?.getattr("nondeterministic")?.call1((Gymnasium::name(id),))?.extract()
+        module(py)?.getattr("nondeterministic")?.call1((Gymnasium::name(&spec.id),))?.extract()
     };
     python::attach(|py| ask(py).unwrap_or(false))
 }
@@ -58,17 +58,14 @@ pub(super) fn examine(
 }
 
 impl Gymnasium {
-    /// What changes whenever the environment `gym:ID` may have: Gymnasium's version, and when its file, or any
-    /// file of the package that it is in, was written.
-    ///
-    /// # Errors
-    /// It is not registered, or its module cannot be imported.
-    pub fn version(id: &str) -> Result<String> {
+    /// What changes whenever the environment `spec` may have: Gymnasium's version, and when its file, or any file of
+    /// the package that it is in, was written. Messages call it `id`.
+    pub(crate) fn version(spec: &EnvSpec, id: &str) -> Result<String> {
         python::start();
         python::attach(|py| {
-            let ask = || -> PyResult<String> {
-                module(py)?.getattr("version")?.call1((Self::name(id),))?.extract()
-            };
+            let name = Self::name(&spec.id);
+            ready(py, spec, id, name)?;
+            let ask = || -> PyResult<String> { module(py)?.getattr("version")?.call1((name,))?.extract() };
             ask().map_err(|error| Error::Python {
                 id: id.into(),
                 doing: "look at its file",

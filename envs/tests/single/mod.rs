@@ -71,3 +71,13 @@ pub fn seeds(env: usize, episode: u64) -> u64 {
 pub fn spec(id: &str, args: &str, time_limit: Option<u32>) -> EnvSpec {
     EnvSpec { args: args.parse().unwrap(), time_limit, ..EnvSpec::new(id) }
 }
+
+/// Whether an extra is not installed, said on standard error: the test is skipped.
+pub fn lacks(extra: &str) -> bool {
+    let extra = imago_envs::extras::Extra::named(extra).unwrap();
+    let missing = extra.missing();
+    if !missing.is_empty() {
+        eprintln!("skipped: needs {} ({})", missing.join(", "), extra.command());
+    }
+    !missing.is_empty()
+}

@@ -1,13 +1,16 @@
-//! `imago envs`: what there is to act in, and whether it keeps its contract.
+//! `imago envs`: what there is to act in, what it needs, and whether it keeps its contract.
 
+use crate::nearest::nearest;
 use crate::problem::{Done, Outcome, failed};
 use crate::program::{Program, Shared};
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::{Args, Subcommand};
+use imago_envs::EnvSpec;
 use imago_envs::check::{self, Effort, Report, Severity, rate};
-use imago_envs::{EnvSpec, Gymnasium};
+use imago_envs::extras::{self, EXTRAS, Extra};
+use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Environments.
 #[derive(Args)]
@@ -18,8 +21,10 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// All native and registered ones, a line each.
+    /// All with names of their own, a line each, and the extras that bring more.
     List,
+    /// Install what games and simulators need into this program's .venv.
+    Install(Install),
     /// Step one with random actions: spaces, rates, reset time, memory, and what breaks the contract; for environments
     /// in Python also whether threads or processes step it faster.
     Check(Check),
@@ -28,35 +33,45 @@ enum Command {
     Rate(Check),
 }
 
-impl Arguments {
-    /// The environment as it was typed.
-    fn text(&self) -> &str {
-        match &self.command {
-            Some(Command::Check(check) | Command::Rate(check)) => &check.env,
-            Some(Command::List) | None => "",
-        }
-    }
+/// What is there already stays; the packages of `make setup` never change. `make setup` makes .venv anew when they do
+/// change: extras are then to be installed again.
+#[derive(Args)]
+struct Install {
+    /// doom, mario, atari, mujoco, minigrid, box2d, or all.
+    #[arg(value_name = "EXTRA", required_unless_present = "requirements")]
+    extras: Vec<String>,
+    /// Install what your own environments need, from a requirements file as pip reads it.
+    #[arg(long, value_name = "FILE")]
+    requirements: Option<PathBuf>,
 }
 
 /// Exit codes: 0 it passes (warnings allowed), 1 it breaks its contract, 2 it cannot be made.
 #[derive(Args)]
-struct Check {
+pub struct Check {
     /// A name from `imago envs`, or gym:ID; arguments as in 'gym:Pendulum-v1?g=9.81'.
     env: String,
     /// About how long to look, in seconds.
     #[arg(long, default_value_t = 5.0, value_name = "S")]
     seconds: f64,
+    /// Directory of the Python module in gym:MODULE:ID, as `env.path` of a recipe.
+    #[arg(long, value_name = "DIR")]
+    path: Option<PathBuf>,
 }
 
 /// Runs the command.
 pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome {
+    if let Some(Command::Install(arguments)) = &arguments.command {
+        return install(arguments, shared);
+    }
     match subject(arguments)? {
         None => list(program, shared),
-        Some((spec, seconds)) if matches!(arguments.command, Some(Command::Rate(_))) => {
-            println!("{}", rate(&program.envs, &spec, 1, seconds)?);
-            Ok(Done::Finished)
-        }
-        Some((spec, seconds)) => check(program, &spec, seconds, arguments.text(), shared),
+        Some((asked, spec, seconds)) => match arguments.command {
+            Some(Command::Rate(_)) => {
+                println!("{}", rate(&program.envs, &spec, 1, seconds)?);
+                Ok(Done::Finished)
+            }
+            _ => check(program, asked, &spec, seconds, shared),
+        },
     }
 }
 
@@ -69,11 +84,14 @@ struct SideBySide {
 
 impl SideBySide {
     /// Each for about `time`, one after the other.
-    fn measure(program: &Program, spec: &str, time: Duration) -> Result<Self> {
+    fn measure(program: &Program, asked: &Check, spec: &EnvSpec, time: Duration) -> Result<Self> {
         let one = || {
             let mut command = std::process::Command::new("/proc/self/exe");
             let seconds = time.as_secs_f64().to_string();
-            command.args(["envs", "rate", spec, "--seconds", &seconds]);
+            command.args(["envs", "rate", &asked.env, "--seconds", &seconds]);
+            if let Some(path) = &asked.path {
+                command.arg("--path").arg(path);
+            }
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()
         };
         let both = [one()?, one()?];
@@ -83,7 +101,7 @@ impl SideBySide {
             let said = String::from_utf8_lossy(&said.stdout).into_owned();
             processes += said.trim().parse::<f64>().context("a process that stepped it ended early")?;
         }
-        Ok(Self { threads: rate(&program.envs, &EnvSpec::parse(spec)?, 2, time)?, processes })
+        Ok(Self { threads: rate(&program.envs, spec, 2, time)?, processes })
     }
 
     fn faster(&self) -> &'static str {
@@ -96,36 +114,120 @@ fn list(program: &Program, shared: &Shared) -> Outcome {
         let all: Vec<_> = program
             .envs
             .ids()
-            .map(|(id, description)| serde_json::json!({"id": id, "about": description}))
+            .map(|(id, description)| {
+                serde_json::json!({"id": id, "about": description, "extra": program.envs.extra(id)})
+            })
             .collect();
         println!("{}", serde_json::Value::from(all));
-    } else {
-        for (id, description) in program.envs.ids() {
-            println!("{id:<24} {description}");
+        return Ok(Done::Finished);
+    }
+    for (id, description) in program.envs.ids() {
+        match id.strip_prefix("SuperMarioBros-") {
+            Some("1-1") => println!("{:<24} {description}", format!("{id} … 8-4")),
+            Some(_) => {}
+            None => println!("{id:<24} {description}"),
         }
-        println!("{:<24} any registered Gymnasium environment, e.g. gym:Acrobot-v1", "gym:ID");
+    }
+    println!("{:<24} any registered Gymnasium environment, e.g. gym:Acrobot-v1", "gym:ID");
+    println!("{:<24} one that steps many at once by itself, e.g. vec:ALE/Pong-v5", "vec:ID");
+    println!("\nextras, for games and simulators (imago envs install NAME):");
+    for extra in EXTRAS {
+        let missing = extra.missing();
+        let state = match missing.len() {
+            0 => "installed",
+            n if n == extra.packages().count() => "not installed",
+            _ => "in part",
+        };
+        println!("{:<10} {state:<13} {}", extra.name, extra.about);
+    }
+    Ok(Done::Finished)
+}
+
+/// The extras of these names.
+fn chosen(names: &[String]) -> Result<Vec<&'static Extra>> {
+    let mut chosen: Vec<&'static Extra> = Vec::new();
+    for name in names {
+        let named = match (name.as_str(), Extra::named(name)) {
+            ("all", _) => EXTRAS.iter().collect(),
+            (_, Some(extra)) => vec![extra],
+            _ => {
+                let known: Vec<&str> = EXTRAS.iter().map(|extra| extra.name).chain(["all"]).collect();
+                let hint = nearest(name, known.iter().copied())
+                    .map_or(String::new(), |known| format!("; did you mean `{known}`?"));
+                bail!("no extra `{name}`{hint} (there are: {})", known.join(", "))
+            }
+        };
+        chosen.extend(named);
+    }
+    Ok(chosen)
+}
+
+fn install(arguments: &Install, shared: &Shared) -> Outcome {
+    let chosen = chosen(&arguments.extras)?;
+    if let Some(file) = &arguments.requirements {
+        std::fs::File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
+    }
+    let say = |text: String| {
+        if !shared.quiet {
+            eprintln!("{text}");
+        }
+    };
+    let (mut done, mut packages, mut megabytes) = (Vec::new(), Vec::new(), 0);
+    for extra in chosen {
+        let missing = extra.missing();
+        if missing.is_empty() {
+            say(format!("{} is installed", extra.name));
+        } else {
+            megabytes += extra.megabytes;
+            say(format!("{}: {}: {}", extra.name, extra.about, missing.join(", ")));
+        }
+        done.push(serde_json::json!({ "extra": extra.name, "installed": missing }));
+        packages
+            .extend(missing.into_iter().filter(|package| !packages.contains(package)).collect::<Vec<_>>());
+    }
+    let begun = Instant::now();
+    if !packages.is_empty() {
+        let count = packages.len();
+        let s = if count == 1 { "" } else { "s" };
+        say(format!("installing {count} package{s} into .venv, {megabytes} MB on disk"));
+        extras::install(&packages, shared.quiet).map_err(failed)?;
+    }
+    if let Some(file) = &arguments.requirements {
+        say(format!("installing what {} names into .venv", file.display()));
+        extras::install_requirements(file, shared.quiet).map_err(failed)?;
+    }
+    if !packages.is_empty() || arguments.requirements.is_some() {
+        say(format!("done in {:.0} s", begun.elapsed().as_secs_f64()));
+    }
+    if shared.json {
+        println!("{}", serde_json::json!({ "extras": done, "requirements": arguments.requirements }));
     }
     Ok(Done::Finished)
 }
 
 /// What is to be checked, if anything, and for how long.
-pub fn subject(arguments: &Arguments) -> Result<Option<(EnvSpec, Duration)>> {
+pub fn subject(arguments: &Arguments) -> Result<Option<(&Check, EnvSpec, Duration)>> {
     let Some(Command::Check(arguments) | Command::Rate(arguments)) = &arguments.command else {
         return Ok(None);
     };
     let seconds = Duration::try_from_secs_f64(arguments.seconds).unwrap_or_default();
     ensure!(!seconds.is_zero(), "--seconds must be a number above 0, not {}", arguments.seconds);
-    Ok(Some((EnvSpec::parse(&arguments.env)?, seconds)))
+    let mut spec = EnvSpec::parse(&arguments.env)?;
+    if let Some(path) = &arguments.path {
+        spec.path = Some(path.to_string_lossy().into_owned());
+    }
+    Ok(Some((arguments, spec, seconds)))
 }
 
-fn check(program: &Program, spec: &EnvSpec, seconds: Duration, text: &str, shared: &Shared) -> Outcome {
+fn check(program: &Program, asked: &Check, spec: &EnvSpec, seconds: Duration, shared: &Shared) -> Outcome {
     if !shared.quiet {
         eprintln!("checking {} for about {} s", spec.id, seconds.as_secs_f64());
     }
     let report = check::check(&program.envs, spec, &Effort::whole(seconds))?;
     // Environments in Rust share nothing: threads are as fast as can be.
-    let compared = spec.id.starts_with(Gymnasium::PREFIX) && report.passes();
-    let two = compared.then(|| SideBySide::measure(program, text, seconds.mul_f64(0.2))).transpose()?;
+    let compared = program.envs.is_python(&spec.id) && report.passes();
+    let two =
+        compared.then(|| SideBySide::measure(program, asked, spec, seconds.mul_f64(0.2))).transpose()?;
     if shared.json {
         let mut json = serde_json::to_value(&report)?;
         json["two_at_a_time"] = serde_json::to_value(&two)?;

@@ -23,7 +23,7 @@ use toml::{Table, Value};
 pub struct Arguments {
     /// How to learn: gail (imitate, with an environment), bc (imitate by supervised learning) or ppo (by the reward).
     kind: String,
-    /// The environment: a native name or gym:ID. Default: where the demonstrations were recorded.
+    /// The environment: a name of `imago envs`, or gym:ID. Default: where the demonstrations were recorded.
     #[arg(long)]
     env: Option<String>,
     /// Demonstrations to imitate.

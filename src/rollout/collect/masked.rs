@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::Stream;
 use crate::allocations;
 use crate::memory::field_of;
 use crate::nn::TorsoSpec;
-use imago_envs::{Each, Env, Leaf, Step};
+use imago_envs::{Each, Env, Leaf, LeafMut, Space, Step};
+use tch::Kind;
 
 /// Two dials. What is allowed of them changes with every step and with the episode; so does what is seen, which is
 /// the mask itself. Ends after seven steps. Fails at what is not allowed.
