@@ -33,6 +33,12 @@ test: setup ## all tests, examples compiled
 	$(first_build)
 	cargo test --release --workspace
 
+# Slower than `test`, and with everything that `envs` installs.
+test-games: envs ## tests with the games, and ten minutes of training while memory stays flat (SOAK_SECONDS=600)
+	IMAGO_TEST_GAMES=1 IMAGO_SOAK_SECONDS=$(or $(SOAK_SECONDS),600) cargo test --release --workspace \
+		--test doom --test mario --test mujoco --test gymnasium_vector --test games --test end_to_end -- \
+		--skip gymnasium:: --skip refusals:: --skip readme:: --skip resume:: --skip round_trip:: --skip spaces::
+
 lint: setup ## format, clippy and documentation, warnings refused
 	@cargo fmt --version >/dev/null && cargo clippy --version >/dev/null || \
 		{ echo "rustfmt or clippy is missing: rustup component add rustfmt clippy" >&2; exit 2; }

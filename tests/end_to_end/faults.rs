@@ -152,3 +152,48 @@ fn no_process_outlives_the_program() {
         }
     }
 }
+
+/// Bytes of memory that these processes have to themselves, and their share of what they have together.
+fn memory(processes: &[u32]) -> u64 {
+    let of = |id: &u32| -> Option<u64> {
+        let rollup = std::fs::read_to_string(format!("/proc/{id}/smaps_rollup")).ok()?;
+        let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+        Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+    };
+    processes.iter().filter_map(of).sum()
+}
+
+/// Seconds of [`memory_stays_flat`]: a quarter of a minute, or as `make test-games` says.
+fn soak() -> u64 {
+    std::env::var("IMAGO_SOAK_SECONDS").map_or(15, |seconds| seconds.parse().unwrap())
+}
+
+#[test]
+fn memory_stays_flat() {
+    let mark = format!("soak-{}", std::process::id());
+    let place = place().with("IMAGO_TEST_MARK", std::path::Path::new(&mark));
+    let mut running = place.start(&format!(
+        "{TRAIN} --set env.args.fails=raise --set env.args.one_in=500 --set run.worker_kind=processes \
+         --set run.max_faults=1000000 --set run.total_steps=1000000000 --set run.eval_every=0 \
+         --set run.log_every=100000 --set run.checkpoint_every=100000 --run-dir a"
+    ));
+    let metrics = place.path("a/metrics.jsonl");
+    running.until("its first lines", || std::fs::metadata(&metrics).is_ok_and(|file| file.len() > 0));
+    let (begun, seconds) = (std::time::Instant::now(), soak());
+    let mut seen = Vec::new();
+    while begun.elapsed().as_secs() < seconds {
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        seen.push(memory(&bearers(&mark)) as f64);
+    }
+    running.signal("INT");
+    running.end().exits(3);
+    // Of the second quarter and of the last.
+    let mean = |quarter: usize| {
+        let part = &seen[quarter * seen.len() / 4..(quarter + 1) * seen.len() / 4];
+        part.iter().sum::<f64>() / part.len() as f64
+    };
+    let (before, after) = (mean(1), mean(3));
+    println!("{seconds} s: {:.1} MB, then {:.1} MB", before / 1e6, after / 1e6);
+    assert!(after < before * 1.02 + 2e6, "memory grew from {before} to {after} bytes within {seconds} s");
+    assert!(place.metrics("a").last().unwrap()["rollout/faults"].as_f64().unwrap() > 0.0);
+}

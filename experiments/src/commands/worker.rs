@@ -12,6 +12,10 @@ pub fn command() -> Command {
     // The file that runs now, even if another one has taken its name since.
     let mut command = Command::new("/proc/self/exe");
     command.arg(NAME);
+    // What it would warn of its parent has said already.
+    if std::env::var_os("IMAGO_LOG").is_none() {
+        command.env("IMAGO_LOG", "error");
+    }
     command
 }
 
