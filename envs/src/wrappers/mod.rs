@@ -1,8 +1,9 @@
 //! Wrappers: what lies between an environment and the learner, each asked for by keys of
-//! [`EnvSpec`](crate::EnvSpec), which says in which order they are applied and why.
+//! [`EnvSpec`], which says in which order they are applied and why.
 //!
 //! Each is an [`Env`] over another one, which can be used alone. What is not about it (masks, pictures for people,
-//! numbers of `info`) passes through; what it remembers is in front of the inner environment's saved state.
+//! numbers of `info`) passes through; what it remembers is in front of the inner environment's saved state. Steps that a
+//! wrapper takes by itself (no-ops, repetitions, actions that stick) ask for no mask.
 
 mod action_repeat;
 mod action_set;
