@@ -75,7 +75,10 @@ fn mujoco_goes_on_in_the_middle_of_episodes() {
         return;
     }
     let place = Place::new();
-    place.write("r.toml", &place.ok("recipes show ppo/pendulum").stdout.replace("Pendulum-v1", "gym:Hopper-v5"));
+    place.write(
+        "r.toml",
+        &place.ok("recipes show ppo/pendulum").stdout.replace("Pendulum-v1", "gym:Hopper-v5"),
+    );
     let train = format!("train r.toml {SMALL} --set run.total_steps=512");
     place.ok(&format!("{train} --run-dir whole"));
     let said = place.ok(&format!("{train} --run-dir a --stop-at 200"));
