@@ -80,7 +80,8 @@ MADE = {"model", "data", "mujoco_renderer", "observation_space", "action_space",
 def fields(data):
     """The arrays of fixed length in a simulation's data. Some environments read what the last step left in them."""
     for name in dir(data):
-        if not name.startswith("_"):
+        # Contacts and constraints are as many as there are at the moment.
+        if not name.startswith(("_", "efc_", "contact")):
             try:
                 value = getattr(data, name)
             except Exception:
@@ -101,7 +102,7 @@ def mujoco(env, said, arrays):
     physics = np.empty(mujoco.mj_stateSize(env.model, kind))
     mujoco.mj_getState(env.model, env.data, physics, kind)
     arrays["physics"] = physics
-    arrays.update((f"data.{name}", value) for name, value in fields(env.data) if not name.startswith(("efc_", "contact")))
+    arrays.update((f"data.{name}", value) for name, value in fields(env.data))
     if env._np_random is not None:
         said["random"] = env._np_random.bit_generator.state
     for name, value in vars(env).items():

@@ -1,6 +1,7 @@
 //! Runs that stop and go on: to the bit, whichever way they stopped.
 
 use crate::program::Place;
+use imago_envs::extras::Extra;
 use std::time::Duration;
 
 /// Short rollouts, so that a run has many iterations; the environments are in the middle of episodes.
@@ -64,6 +65,27 @@ fn a_run_goes_on_from_the_checkpoint_that_is_named() {
     place.ok("train a --resume --quiet");
     place.assert_same("whole", "a", 1024);
     place.refuses("train a@999 --resume --quiet", &["no checkpoint of step 999"]);
+}
+
+/// Skipped where the extra `mujoco` is not installed.
+#[test]
+fn mujoco_goes_on_in_the_middle_of_episodes() {
+    if !Extra::named("mujoco").unwrap().missing().is_empty() {
+        eprintln!("skipped: imago envs install mujoco");
+        return;
+    }
+    let place = Place::new();
+    place.write(
+        "r.toml",
+        &place.ok("recipes show ppo/pendulum").stdout.replace("Pendulum-v1", "gym:Hopper-v5"),
+    );
+    let train = format!("train r.toml {SMALL} --set run.total_steps=512");
+    place.ok(&format!("{train} --run-dir whole"));
+    let said = place.ok(&format!("{train} --run-dir a --stop-at 200"));
+    assert!(!said.stderr.contains("new episode"), "{said:#?}");
+    let said = place.ok("train a --resume --quiet");
+    assert!(!said.stderr.contains("new episode"), "{said:#?}");
+    place.assert_same("whole", "a", 512);
 }
 
 #[test]

@@ -82,7 +82,8 @@ def patched(wad, start):
     data = data.replace(SPOTS, spot.to_bytes(4, "little") + (1).to_bytes(4, "little")).replace(ANGLE, angle)
     name = f"my_way_home_{start}.wad"
     # Beside the package, or where that may not be written.
-    for folder in (pathlib.Path(vizdoom.scenarios_path) / "imago", pathlib.Path(tempfile.gettempdir()) / f"imago-{os.getuid()}"):
+    beside = pathlib.Path(vizdoom.scenarios_path) / "imago"
+    for folder in (beside, pathlib.Path(tempfile.gettempdir()) / f"imago-{os.getuid()}"):
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
             path = folder / name
@@ -182,7 +183,7 @@ class Doom(gymnasium.Env):
             own = [button.name for button in game.get_available_buttons()]
             actions = PAPER_ACTIONS if pathlib.Path(file).name == MY_WAY_HOME else [[]] + [[name] for name in own]
         if not actions or any(isinstance(action, str) for action in actions):
-            raise ValueError("actions: expected lists of buttons, as in [[], ['MOVE_FORWARD'], ['TURN_LEFT', 'ATTACK']]")
+            raise ValueError("actions: expected lists of buttons, as in [[], ['MOVE_FORWARD'], ['TURN_LEFT', 'USE']]")
         pressed = list(dict.fromkeys(button for action in actions for button in buttons(action)))
         game.set_available_buttons(pressed)
         self.presses = [[float(button in buttons(action)) for button in pressed] for action in actions]
