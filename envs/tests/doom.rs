@@ -100,7 +100,7 @@ fn doom() {
 fn episodes_end_at_the_timeout_with_a_picture() {
     let registry = Registry::builtin();
     let mut env = Single::new(registry.make(&EnvSpec::new("DoomMyWayHome-sparse")).unwrap());
-    assert_eq!(env.env.observation_space().to_string(), "Box([120, 160], uint8, 0 to 255)");
+    assert_eq!(env.env.observation_space().to_string(), "Box([4, 42, 42], uint8, 0 to 255)");
     assert_eq!(env.env.action_space(), &Space::discrete(4));
     env.reset(3).unwrap();
     assert_eq!(engines(), 1);
@@ -164,7 +164,7 @@ env.close()
 fn the_brighter_of_two_frames() {
     let registry = Registry::builtin();
     let play = |args: &str| {
-        let mut env = Single::new(registry.make(&spec("DoomMyWayHome-dense", args, None)).unwrap());
+        let mut env = Single::new(registry.make(&spec("Doom", args, None)).unwrap());
         env.reset(5).unwrap();
         (0..10).for_each(|_| assert!(!env.step(Leaf::I64(&[2])).unwrap().terminated));
         env.observation.leaf().u8().to_vec()

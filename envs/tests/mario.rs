@@ -125,7 +125,7 @@ fn the_same_seed_and_actions_are_the_same_episode() {
         return;
     }
     let registry = Registry::builtin();
-    let make = || Single::new(registry.make(&EnvSpec::new("SuperMarioBros-1-1")).unwrap());
+    let make = || Single::new(registry.make(&EnvSpec::new("gym:imago/SuperMarioBros-v0")).unwrap());
     let (mut one, mut other) = (make(), make());
     // Another episode before it changes nothing.
     other.reset(1).unwrap();

@@ -73,10 +73,19 @@ pub fn spec(id: &str, args: &str, time_limit: Option<u32>) -> EnvSpec {
 }
 
 /// Whether an extra is not installed, said on standard error: the test is skipped.
+///
+/// # Panics
+/// If it is missing where `make test-games` asks for it.
 pub fn lacks(extra: &str) -> bool {
     let extra = imago_envs::extras::Extra::named(extra).unwrap();
     let missing = extra.missing();
     if !missing.is_empty() {
+        assert!(
+            std::env::var_os("IMAGO_TEST_GAMES").is_none(),
+            "{} is missing: {}",
+            missing.join(", "),
+            extra.command()
+        );
         eprintln!("skipped: needs {} ({})", missing.join(", "), extra.command());
     }
     !missing.is_empty()
