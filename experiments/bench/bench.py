@@ -386,8 +386,8 @@ PIXEL_WORK = (2_048, 8_192)
 TWO_GROUPS = ("--set", "rollout.group_size=4")
 PIXELS = ("--set", frames_setting)
 
-MARIO = "SuperMarioBros-1-1?action_repeat=6"
-DOOM = "DoomMyWayHome-dense"
+MARIO = "SuperMarioBros-1-1"
+DOOM = "Doom"  # its default is MyWayHome
 DOOM_ARGUMENTS = json.dumps({"frame_skip": 4, "screen_resolution": "RES_160X120", "screen_format": "GRAY8"})
 FOUR = ("--envs", 4, "--workers", 4)
 
