@@ -4,11 +4,19 @@ use crate::nearest::nearest;
 use anyhow::{Result, bail};
 
 /// Built-in recipes: name and text.
-pub const RECIPES: [(&str, &str); 6] = [
+pub const RECIPES: [(&str, &str); 14] = [
     ("bc/cartpole", include_str!("../recipes/bc/cartpole.toml")),
     ("gail/cartpole", include_str!("../recipes/gail/cartpole.toml")),
     ("ppo/cartpole", include_str!("../recipes/ppo/cartpole.toml")),
+    ("ppo/doom-basic", include_str!("../recipes/ppo/doom-basic.toml")),
+    ("ppo/doom-dense", include_str!("../recipes/ppo/doom-dense.toml")),
+    ("ppo/halfcheetah-seals", include_str!("../recipes/ppo/halfcheetah-seals.toml")),
+    ("ppo/hopper", include_str!("../recipes/ppo/hopper.toml")),
+    ("ppo/lunarlander", include_str!("../recipes/ppo/lunarlander.toml")),
+    ("ppo/mario", include_str!("../recipes/ppo/mario.toml")),
+    ("ppo/minigrid-empty", include_str!("../recipes/ppo/minigrid-empty.toml")),
     ("ppo/pendulum", include_str!("../recipes/ppo/pendulum.toml")),
+    ("ppo/pong", include_str!("../recipes/ppo/pong.toml")),
     ("ppo/rooms-dense", include_str!("../recipes/ppo/rooms-dense.toml")),
     ("ppo/rooms-sparse", include_str!("../recipes/ppo/rooms-sparse.toml")),
 ];

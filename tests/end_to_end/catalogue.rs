@@ -6,6 +6,18 @@ use std::time::Instant;
 const RECIPES: [&str; 6] =
     ["bc/cartpole", "gail/cartpole", "ppo/cartpole", "ppo/pendulum", "ppo/rooms-dense", "ppo/rooms-sparse"];
 
+/// Recipes that need an extra.
+const GAMES: [(&str, &str); 8] = [
+    ("ppo/doom-basic", "doom"),
+    ("ppo/doom-dense", "doom"),
+    ("ppo/halfcheetah-seals", "mujoco"),
+    ("ppo/hopper", "mujoco"),
+    ("ppo/lunarlander", "box2d"),
+    ("ppo/mario", "mario"),
+    ("ppo/minigrid-empty", "minigrid"),
+    ("ppo/pong", "atari"),
+];
+
 #[test]
 fn help_tells_every_command_and_exit_code() {
     let place = Place::new();
@@ -50,7 +62,9 @@ fn recipes_are_listed_shown_and_copied() {
     let listed = place.ok("recipes list").stdout;
     assert_eq!(place.ok("recipes").stdout, listed, "a bare noun lists");
     let names: Vec<&str> = listed.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
-    assert_eq!(names, RECIPES);
+    let mut all = [&RECIPES[..], &GAMES.map(|(name, _)| name)].concat();
+    all.sort_unstable();
+    assert_eq!(names, all);
     let json = place.ok("recipes list --json").json();
     assert_eq!(json.as_array().unwrap().len(), RECIPES.len());
     for name in RECIPES {
@@ -105,6 +119,19 @@ fn dry_runs_check_everything_and_write_nothing() {
     }
     place.refuses("train gail/cartpole --dry-run --demos none.demos", &["none.demos"]);
     place.refuses("train ppo/cartpole --dry-run --set env.id=Nope", &["Nope"]);
+}
+
+#[test]
+fn recipes_of_games_resolve_or_say_what_to_install() {
+    let place = Place::new();
+    for (name, extra) in GAMES {
+        let said = place.run(&format!("train {name} --dry-run --set run.check_env=false"));
+        if said.code == Some(0) {
+            continue;
+        }
+        assert!(std::env::var_os("IMAGO_TEST_GAMES").is_none(), "{name} with all games: {said:#?}");
+        said.exits(2).says(&[&format!("imago envs install {extra}")]);
+    }
 }
 
 #[test]
