@@ -27,7 +27,7 @@ enum Kind {
     /// Written in Rust.
     Native { time_limit: Option<u32>, one: Arc<MakeOne>, group: Arc<MakeGroup> },
     /// A name for another environment with some keys filled in, and the extra that it needs.
-    Preset { spec: EnvSpec, extra: Option<&'static str> },
+    Preset { spec: Box<EnvSpec>, extra: Option<&'static str> },
 }
 
 /// The environments a program can make by name. Names with the prefix `gym:` go to Gymnasium and need no
@@ -116,7 +116,7 @@ impl Registry {
     /// If `id` starts with `gym:` or `vec:`, which belong to Gymnasium.
     pub fn preset(&mut self, id: &str, description: &str, spec: EnvSpec) {
         assert!(!is_gymnasiums(id), "`{id}`: names with `gym:` or `vec:` belong to Gymnasium");
-        let kind = Kind::Preset { spec, extra: None };
+        let kind = Kind::Preset { spec: Box::new(spec), extra: None };
         self.entries.insert(id.into(), Entry { description: description.into(), builtin: false, kind });
     }
 

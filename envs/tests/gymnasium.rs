@@ -234,7 +234,7 @@ for name, kind in list(globals().items()):
         gym.register("imago/" + name + "-v0", entry_point=kind)
 "#;
 
-/// The spec of an environment defined above.
+/// The spec of an environment defined above. What they show is chosen for its type and leaves their spaces.
 fn test_spec(name: &str) -> EnvSpec {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -244,7 +244,7 @@ fn test_spec(name: &str) -> EnvSpec {
             PyModule::from_code(py, &source, c"imago_test.py", c"imago_test").unwrap();
         });
     });
-    EnvSpec::new(&format!("gym:imago/{name}-v0"))
+    EnvSpec { check_bounds: false, ..EnvSpec::new(&format!("gym:imago/{name}-v0")) }
 }
 
 fn open(name: &str) -> Single<Gymnasium> {
@@ -397,6 +397,17 @@ fn actions_have_the_spaces_shape_and_type() {
     assert_eq!(env.f32(), [1.0, 0.5, 0.5]);
     // It kept the first action, which the second must not have overwritten.
     assert_eq!(env.step(Leaf::F32(&[0.0, 0.25, 0.5, 0.0])).unwrap().reward, 1.25);
+}
+
+#[test]
+fn what_lies_outside_its_space_is_refused_unless_it_is_let_pass() {
+    let strict = EnvSpec { check_bounds: true, ..test_spec("NumpyScalars") };
+    let mut env = Single::new(Gymnasium::new(&strict).unwrap());
+    let error = env.reset(0).unwrap_err().to_string();
+    assert!(
+        error.contains("2 at 0, outside its space's -1 to 1") && error.contains("check_bounds"),
+        "{error}"
+    );
 }
 
 #[test]

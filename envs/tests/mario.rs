@@ -42,7 +42,7 @@ result = [level(1, 1), level(3, 2), level(8, 4)]
     let first = |id: &str| {
         let mut env = Single::new(registry.make(&EnvSpec::new(id)).unwrap());
         env.reset(0).unwrap();
-        assert_eq!(env.env.observation_space().to_string(), "Box([240, 256, 3], uint8, 0 to 255)");
+        assert_eq!(env.env.observation_space().to_string(), "Box([4, 42, 42], uint8, 0 to 255)");
         assert_eq!(env.env.action_space(), &Space::discrete(14));
         env.observation.leaf().u8().to_vec()
     };

@@ -47,18 +47,18 @@ pub struct Collected {
 }
 
 struct Job {
-    group: Box<Group>,
+    group: Group,
     snapshot: Arc<Snapshot>,
     rollout: u64,
 }
 
 /// A group comes back, whatever happened to it.
-type Done = (Box<Group>, Result<()>);
+type Done = (Group, Result<()>);
 
 /// Who steps the environments.
 enum Crew {
     /// The caller itself.
-    Caller(Box<ActorCritic>, Vec<Box<Group>>),
+    Caller(Box<ActorCritic>, Vec<Group>),
     Threads(Threads),
     /// Each has every so-manieth group.
     Processes(Vec<Child>),
@@ -93,14 +93,14 @@ fn run_job(policy: &mut ActorCritic, job: Job) -> Done {
 
 /// Threads that share the groups: whoever is free takes the next one.
 struct Threads {
-    groups: Vec<Option<Box<Group>>>,
+    groups: Vec<Option<Group>>,
     jobs: Option<Sender<Job>>,
     results: Receiver<Done>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Threads {
-    fn start(policy: &PolicySpec, count: usize, groups: Vec<Box<Group>>) -> Result<Self> {
+    fn start(policy: &PolicySpec, count: usize, groups: Vec<Group>) -> Result<Self> {
         let (jobs, queue) = unbounded::<Job>();
         let (answers, results) = unbounded();
         let threads = (0..count)
@@ -127,7 +127,7 @@ impl Threads {
     fn collect(&mut self, policy: &ActorCritic, rollout: u64) -> Result<()> {
         let gone = || Error::Invalid("the rollout threads are gone".into());
         let snapshot = Arc::new(policy.snapshot());
-        let taken: Vec<Box<Group>> = self.groups.iter_mut().filter_map(Option::take).collect();
+        let taken: Vec<Group> = self.groups.iter_mut().filter_map(Option::take).collect();
         let count = taken.len();
         for group in taken {
             let job = Job { group, snapshot: snapshot.clone(), rollout };
@@ -183,7 +183,7 @@ impl Collector {
         let sizes: Vec<usize> = groups.iter().map(|group| group.len()).collect();
         let built = groups.into_iter().zip(places(&sizes)).map(|(envs, place)| {
             let rollout = Rollout::new(place, spec.steps, &spec.policy, &mut Memory::Own);
-            Ok(Box::new(Group::new(envs, spec.seed, &spec.policy, rollout)?))
+            Group::new(envs, spec.seed, &spec.policy, rollout)
         });
         let built = built.collect::<Result<Vec<_>>>()?;
         spec.policy.masked = all_or_none(&built.iter().map(|group| group.masked).collect::<Vec<_>>())?;

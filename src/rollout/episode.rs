@@ -207,17 +207,17 @@ pub fn run_episodes(
                 "an environment had an action mask at first and then not, or the other way round".into(),
             ));
         }
-        for env in 0..n {
+        for (env, episode) in current.iter_mut().enumerate() {
             if row.valid[env] {
-                current[env].episode_return += f64::from(row.reward[env]);
-                current[env].length += 1;
-                if current[env].length >= LONGEST {
+                episode.episode_return += f64::from(row.reward[env]);
+                episode.length += 1;
+                if episode.length >= LONGEST {
                     return Err(Error::Invalid(format!(
                         "an episode did not end within {LONGEST} steps; give the environment a limit with \
                          env.time_limit"
                     )));
                 }
-                if let Some(record) = &mut current[env].record {
+                if let Some(record) = &mut episode.record {
                     record.rewards.push(row.reward[env]);
                 }
             }

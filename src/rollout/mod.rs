@@ -15,4 +15,4 @@ pub use choices::first_row_outside;
 pub use collect::{Collected, Collector, CollectorSpec};
 pub use episode::{Actor, Episode, Record, leaf_tensor, random_actions, run_episodes};
 pub use group::{Failure, Finished};
-pub use process::{Launch, serve};
+pub use process::{Launch, MakeGroup, serve};

@@ -23,6 +23,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tch::{Device, Kind, Tensor};
@@ -32,13 +33,16 @@ pub struct Launch {
     /// What they step.
     pub env: EnvSpec,
     /// The command line of a process that calls [`serve`].
-    pub command: Box<dyn Fn() -> Command + Send>,
+    pub command: Box<dyn Fn() -> Command + Send + Sync>,
     /// A child that takes longer than this over one step of its group is taken for dead and replaced.
     pub patience: Duration,
 }
 
 /// At least so long may a child take over making its environments: Python's packages are read from the disk.
 const BEGINNING: Duration = Duration::from_secs(120);
+
+/// Makes a group of so many environments.
+pub type MakeGroup<'a> = &'a dyn Fn(&EnvSpec, usize) -> imago_envs::Result<Box<dyn VecEnv>>;
 
 /// Everything a child has to know.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -123,11 +127,11 @@ pub(super) fn blank(policy: &PolicySpec) -> Result<ActorCritic> {
     ActorCritic::new(policy.clone(), &mut Stream::new(0, "overwritten", 0, 0))
 }
 
-/// The life of a child: answers what its standard input asks until that ends. `make` makes a group of environments.
+/// The life of a child: answers what its standard input asks until that ends.
 ///
 /// # Errors
 /// Standard input that is no such socket. What goes wrong with the environments is told to the parent.
-pub fn serve(make: &dyn Fn(&EnvSpec, usize) -> imago_envs::Result<Box<dyn VecEnv>>) -> Result<()> {
+pub fn serve(make: MakeGroup) -> Result<()> {
     let lost = |error| Error::io("talk through", Path::new("standard input"))(error);
     let socket = io::stdin().as_fd().try_clone_to_owned().map_err(lost)?;
     let socket = UnixStream::from(socket);
@@ -169,10 +173,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn begin(
-        assignment: &Assignment,
-        make: &dyn Fn(&EnvSpec, usize) -> imago_envs::Result<Box<dyn VecEnv>>,
-    ) -> Result<Self> {
+    fn begin(assignment: &Assignment, make: MakeGroup) -> Result<Self> {
         let policy = blank(&assignment.policy)?;
         let mut memory = SharedFile::open(Path::new(&assignment.memory))?.memory();
         let (weights, rollouts) = lay_out(assignment, policy.parameters.weights.numel(), &mut memory);
@@ -218,7 +219,7 @@ impl Worker {
 
 /// A child process as its parent sees it.
 pub(super) struct Child {
-    launch: std::sync::Arc<Launch>,
+    launch: Arc<Launch>,
     assignment: Assignment,
     process: std::process::Child,
     socket: UnixStream,
@@ -246,7 +247,7 @@ impl Child {
     /// # Errors
     /// It cannot be started, or cannot make its environments.
     pub fn start(
-        launch: std::sync::Arc<Launch>,
+        launch: Arc<Launch>,
         policy: &PolicySpec,
         steps: usize,
         seed: u64,

@@ -137,7 +137,7 @@ fn no_process_outlives_the_program() {
             let metrics = place.path("a/metrics.jsonl");
             running.until("its first lines", || std::fs::metadata(&metrics).is_ok_and(|file| file.len() > 0));
             let before = bearers(&mark).len();
-            assert!(before >= 1 + 8, "{before} processes: itself and an engine for each environment");
+            assert!(before > 8, "{before} processes: itself and an engine for each environment");
             running.signal(signal);
             let _ = running.end();
             let begun = std::time::Instant::now();
