@@ -174,6 +174,11 @@ pub fn check(registry: &Registry, spec: &EnvSpec, effort: &Effort) -> Result<Rep
     }
     check.resets.sort_by(f64::total_cmp);
     check.report.reset_seconds = check.resets.get(check.resets.len() / 2).copied();
+    for finding in &mut check.report.findings {
+        if finding.rule == "bounds" && !spec.check_bounds {
+            finding.severity = Severity::Warning;
+        }
+    }
     check.report.findings.sort_by_key(|finding| finding.severity == Severity::Warning);
     check.report.env = spec.clone();
     Ok(check.report)

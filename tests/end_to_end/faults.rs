@@ -153,12 +153,16 @@ fn no_process_outlives_the_program() {
     }
 }
 
-/// Bytes of memory that these processes have to themselves, and their share of what they have together.
+/// Bytes that these processes have written, each page once. What they read from files they share with whoever else runs
+/// the program, and so it says nothing.
 fn memory(processes: &[u32]) -> u64 {
     let of = |id: &u32| -> Option<u64> {
         let rollup = std::fs::read_to_string(format!("/proc/{id}/smaps_rollup")).ok()?;
-        let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-        Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+        let kilobytes = |name: &str| -> Option<u64> {
+            let line = rollup.lines().find_map(|line| line.strip_prefix(name))?;
+            line.trim().strip_suffix("kB")?.trim().parse().ok()
+        };
+        Some((kilobytes("Pss_Anon:")? + kilobytes("Pss_Shmem:")?) * 1024)
     };
     processes.iter().filter_map(of).sum()
 }
