@@ -364,7 +364,11 @@ def asynchronous(arguments):
     def make():
         if arguments.module:
             importlib.import_module(arguments.module)
-        return gymnasium.make(arguments.env, **json.loads(arguments.args))
+        env = gymnasium.make(arguments.env, **json.loads(arguments.args))
+        if arguments.module == "minigrid":
+            # Without the mission's text, which cannot lie in the memory that its processes share.
+            env = importlib.import_module("minigrid.wrappers").ImgObsWrapper(env)
+        return env
 
     group = AsyncVectorEnv([make] * arguments.envs)
     group.action_space.seed(arguments.seed)

@@ -345,8 +345,8 @@ fn a_training_looks_first_and_writes_nothing_if_it_must_not_go_on() {
     }
     assert!(std::fs::read_dir(place.cache()).unwrap().next().is_none(), "only what passes is remembered");
     // The user knows better.
-    let known =
-        place.ok(&format!("{TRAIN} --set env.args.breaks=\"determinism\" --set run.check_env=false --run-dir a"));
+    let known = place
+        .ok(&format!("{TRAIN} --set env.args.breaks=\"determinism\" --set run.check_env=false --run-dir a"));
     assert!(!known.stderr.contains("never trained in"), "{known:#?}");
     assert!(place.read("a/recipe.toml").contains("check_env = false"));
     // And may think otherwise when the run goes on.
@@ -357,7 +357,9 @@ fn a_training_looks_first_and_writes_nothing_if_it_must_not_go_on() {
     let bounds = format!("{TRAIN} --set env.args.breaks=\"bounds\"");
     let said = place.run(&format!("{bounds} --set run.check_env=false --run-dir b")).exits(1);
     said.says(&["the observation has 2 at 1", "env.check_bounds"]);
-    place.ok(&format!("{bounds} --set env.check_bounds=false --run-dir c")).says(&["the observation has 2 at 1"]);
+    place
+        .ok(&format!("{bounds} --set env.check_bounds=false --run-dir c"))
+        .says(&["the observation has 2 at 1"]);
 }
 
 #[test]
