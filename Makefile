@@ -1,7 +1,7 @@
 # Every target does the set-up it needs, once. Everything is built with --release, so that libtorch's C++ glue is
 # compiled once. Plain cargo commands work too, after `make setup`.
 .DEFAULT_GOAL := help
-.PHONY: help setup build envs demo test lint bench fuzz clean
+.PHONY: help setup build envs demo test test-games lint bench fuzz clean
 
 # Where rustup puts cargo, for shells that were opened before.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -14,7 +14,7 @@ endef
 
 help: ## this list
 	@echo "Imago: make TARGET [PYTHON=python3.11]"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST)
 
 setup: ## make .venv: libtorch, Gymnasium, TensorBoard (PYTHON=… says from which Python 3.11)
 	@sh envs/setup.sh $(if $(filter setup,$(MAKECMDGOALS)),,--quiet) $(if $(PYTHON),"$(PYTHON)")
@@ -35,9 +35,9 @@ test: setup ## all tests, examples compiled
 
 # Slower than `test`, and with everything that `envs` installs.
 test-games: envs ## tests with the games, and ten minutes of training while memory stays flat (SOAK_SECONDS=600)
-	IMAGO_TEST_GAMES=1 IMAGO_SOAK_SECONDS=$(or $(SOAK_SECONDS),600) cargo test --release --workspace \
-		--test doom --test mario --test mujoco --test gymnasium_vector --test games --test end_to_end -- \
-		--skip gymnasium:: --skip refusals:: --skip readme:: --skip resume:: --skip round_trip:: --skip spaces::
+	IMAGO_TEST_GAMES=1 cargo test --release --workspace --test doom --test mario --test mujoco --test gymnasium_vector
+	IMAGO_TEST_GAMES=1 IMAGO_SOAK_SECONDS=$(or $(SOAK_SECONDS),600) cargo test --release --workspace --test end_to_end -- \
+		memory_stays_flat no_process_outlives recipes_of_games mujoco extra
 
 lint: setup ## format, clippy and documentation, warnings refused
 	@cargo fmt --version >/dev/null && cargo clippy --version >/dev/null || \

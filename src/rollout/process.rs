@@ -14,10 +14,12 @@ use crate::run::profile;
 use crate::{Error, Result};
 use imago_envs::{EnvSpec, VecEnv};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::SendFlags;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -91,14 +93,23 @@ enum Answer {
 }
 
 /// Writes a message: its length and that of what follows behind it, JSON, bytes.
-fn send<T: Serialize>(mut to: &UnixStream, message: &T, bytes: &[u8]) -> io::Result<()> {
+fn send<T: Serialize>(to: &UnixStream, message: &T, bytes: &[u8]) -> io::Result<()> {
     let json = serde_json::to_vec(message)?;
     let mut frame = Vec::with_capacity(16 + json.len() + bytes.len());
     frame.extend((json.len() as u64).to_le_bytes());
     frame.extend((bytes.len() as u64).to_le_bytes());
     frame.extend(json);
     frame.extend(bytes);
-    to.write_all(&frame)
+    let mut rest = &frame[..];
+    while !rest.is_empty() {
+        // Not `write`: where nobody reads any more, that would raise SIGPIPE, and the program ends quietly by it.
+        match rustix::net::send(to, rest, SendFlags::NOSIGNAL) {
+            Ok(sent) => rest = &rest[sent..],
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Reads what [`send`] wrote. The end of the stream is an error of kind `UnexpectedEof`.

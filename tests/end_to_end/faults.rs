@@ -153,6 +153,39 @@ fn no_process_outlives_the_program() {
     }
 }
 
+#[test]
+fn killed_workers_are_replaced_whenever_it_happens() {
+    let mark = format!("killed-{}", std::process::id());
+    let place = place().with("IMAGO_TEST_MARK", std::path::Path::new(&mark));
+    let mut running = place.start(&format!(
+        "{TRAIN} --set run.worker_kind=processes --set run.max_faults=100 --set run.total_steps=100000000 \
+         --set run.eval_every=0 --run-dir a"
+    ));
+    let metrics = place.path("a/metrics.jsonl");
+    // Of the last line that is whole.
+    let faults = || {
+        let text = std::fs::read_to_string(&metrics).unwrap_or_default();
+        let line = text.lines().rev().find_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        line.and_then(|line| line["rollout/faults"].as_f64()).map_or(0, |count| count as u64)
+    };
+    running.until("its first lines", || std::fs::metadata(&metrics).is_ok_and(|file| file.len() > 0));
+    for killed in 1..=6 {
+        let is_worker = |id: &u32| {
+            std::fs::read(format!("/proc/{id}/cmdline"))
+                .is_ok_and(|line| line.windows(14).any(|part| part == b"rollout-worker"))
+        };
+        let worker = *bearers(&mark).iter().find(|id| is_worker(id)).expect("a worker");
+        assert!(
+            std::process::Command::new("kill").args(["-9", &worker.to_string()]).status().unwrap().success()
+        );
+        running.until("the loss to be counted", || faults() >= killed);
+        // Between rollouts and within them.
+        std::thread::sleep(std::time::Duration::from_millis(7 * killed));
+    }
+    running.signal("INT");
+    running.end().exits(3).says(&["its process died", "nothing is learnt"]);
+}
+
 /// Bytes that these processes have written, each page once. What they read from files they share with whoever else runs
 /// the program, and so it says nothing.
 fn memory(processes: &[u32]) -> u64 {
