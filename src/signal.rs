@@ -289,7 +289,10 @@ impl Signals {
                 reward = reward.sign();
             }
             let mean = reward.masked_select(&batch.valid).mean(Kind::Float).double_value(&[]);
-            log.scalar(&format!("{}/reward_mean", stacked.name), mean);
+            // Of no valid row there is none.
+            if mean.is_finite() {
+                log.scalar(&format!("{}/reward_mean", stacked.name), mean);
+            }
             stacked.scale.update(stacked.normalise, &reward, batch, &self.heads[stacked.value_head]);
             let scale = match stacked.normalise {
                 RewardNorm::None => 1.0,

@@ -319,7 +319,9 @@ impl Ppo {
             }
         }
         log.scalar("policy/learning_rate", learning_rate);
-        log.scalar("value/explained_variance", explained_variance(&rows.value, &rows.returns));
+        if count > 0 {
+            log.scalar("value/explained_variance", explained_variance(&rows.value, &rows.returns));
+        }
         if !self.policy.parameters.is_finite() {
             return Err(self.policy.parameters.diverged("policy", rows.tensors()));
         }

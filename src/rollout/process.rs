@@ -16,9 +16,10 @@ use imago_envs::{EnvSpec, VecEnv};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
-use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, getppid, kill_process_group, set_parent_process_death_signal};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -146,6 +147,9 @@ pub fn serve(make: MakeGroup) -> Result<()> {
     let lost = |error| Error::io("talk through", Path::new("standard input"))(error);
     let socket = io::stdin().as_fd().try_clone_to_owned().map_err(lost)?;
     let socket = UnixStream::from(socket);
+    // What environments start inherits standard input, and would hold the socket open when this process is dead.
+    let nothing = File::open("/dev/null").map_err(lost)?;
+    rustix::stdio::dup2_stdin(&nothing).map_err(|error| lost(error.into()))?;
     let (Ask::Begin(assignment), _) = receive(&socket).map_err(lost)? else {
         return Err(Error::Invalid("this command is for the program's own use".into()));
     };
@@ -185,14 +189,18 @@ struct Worker {
 
 impl Worker {
     fn begin(assignment: &Assignment, make: MakeGroup) -> Result<Self> {
-        let policy = blank(&assignment.policy)?;
+        let weights = blank(&assignment.policy)?.parameters.weights.numel();
         let mut memory = SharedFile::open(Path::new(&assignment.memory))?.memory();
-        let (weights, rollouts) = lay_out(assignment, policy.parameters.weights.numel(), &mut memory);
+        let (weights, rollouts) = lay_out(assignment, weights, &mut memory);
         let groups = rollouts.into_iter().map(|rollout| {
             let envs = make(&assignment.env, rollout.place.envs)?;
             Group::new(envs, assignment.seed, &assignment.policy, rollout)
         });
-        Ok(Self { policy, weights, groups: groups.collect::<Result<_>>()? })
+        let groups = groups.collect::<Result<Vec<_>>>()?;
+        // Whether there are masks decides by which arithmetic the policy acts: here as everywhere else.
+        let masked = groups.iter().any(|group| group.masked);
+        let policy = blank(&PolicySpec { masked, ..assignment.policy.clone() })?;
+        Ok(Self { policy, weights, groups })
     }
 
     fn answer(&mut self, ask: Ask) -> Result<(Answer, Vec<u8>)> {
@@ -240,8 +248,10 @@ pub(super) struct Child {
     /// Of its groups, in the memory that both see.
     pub rollouts: Vec<Rollout>,
     pub masked: Vec<bool>,
-    /// How often it was replaced.
-    replaced: u64,
+    /// Episodes are numbered from this × 2³² on: one more after each replacement, so that none is played twice.
+    era: u64,
+    /// Losses outside of rollouts, which the next one reports.
+    unreported: Vec<Failure>,
 }
 
 /// Why a child did not answer.
@@ -290,7 +300,8 @@ impl Child {
             weights,
             rollouts,
             masked: Vec::new(),
-            replaced: 0,
+            era: 0,
+            unreported: Vec::new(),
         };
         child.begin().map_err(|silence| child.error(silence))?;
         Ok(child)
@@ -322,10 +333,18 @@ impl Child {
             let now = pulse(self);
             if now != last {
                 (alive, last) = (Instant::now(), now);
-            } else if alive.elapsed() >= patience {
+            } else if self.process.try_wait().is_ok_and(|ended| ended.is_some())
+                && !self.readable(Duration::ZERO)
+            {
+                // Dead, though somebody that it started still holds its end of the socket.
+                break;
+            } else if alive.elapsed() >= patience && !self.readable(Duration::ZERO) {
                 let seconds = patience.as_secs_f64();
                 return Err(Silence::Lost(format!("its process did not come back within {seconds} s")));
             }
+        }
+        if !self.readable(Duration::ZERO) {
+            return Err(self.died());
         }
         match receive(&self.socket) {
             Ok((Answer::Failed { message }, _)) => Err(Silence::Failed(message)),
@@ -333,13 +352,15 @@ impl Child {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 Err(Silence::Failed(format!("its answer is damaged: {error}")))
             }
-            Err(_) => {
-                // The socket closes a moment before the process can be asked how it ended.
-                let _ = self.process.kill();
-                let ended = self.process.wait().map_or_else(|error| error.to_string(), |how| how.to_string());
-                Err(Silence::Lost(format!("its process died ({ended})")))
-            }
+            Err(_) => Err(self.died()),
         }
+    }
+
+    /// How it ended. The socket closes a moment before the process can be asked.
+    fn died(&mut self) -> Silence {
+        self.kill();
+        let ended = self.process.wait().map_or_else(|error| error.to_string(), |how| how.to_string());
+        Silence::Lost(format!("its process died ({ended})"))
     }
 
     fn readable(&self, within: Duration) -> bool {
@@ -363,7 +384,7 @@ impl Child {
     /// # Errors
     /// Environments that cannot be begun anew.
     pub fn collected(&mut self, policy: &ActorCritic, rollout: u64, spare: u64) -> Result<Vec<Failure>> {
-        let mut lost = Vec::new();
+        let mut lost = std::mem::take(&mut self.unreported);
         loop {
             let message = match self.answer(self.launch.patience) {
                 Ok((Answer::Collected { events, environment, inference }, behind)) => {
@@ -376,9 +397,7 @@ impl Child {
                 Err(Silence::Failed(message)) => return Err(self.error(Silence::Failed(message))),
                 Err(Silence::Lost(message)) => message,
             };
-            let at_work =
-                self.rollouts.iter().find(|rollout| rollout.pulse.atomic(0).load(Ordering::Relaxed) != IDLE);
-            lost.push(at_work.unwrap_or(&self.rollouts[0]).stuck(message));
+            lost.push(self.give_up(message));
             if lost.len() as u64 > spare {
                 return Ok(lost);
             }
@@ -387,19 +406,24 @@ impl Child {
         }
     }
 
+    /// Ends it; what it was at.
+    fn give_up(&mut self, message: String) -> Failure {
+        self.end();
+        let at_work = |rollout: &&Rollout| rollout.pulse.atomic(0).load(Ordering::Relaxed) != IDLE;
+        self.rollouts.iter().find(at_work).unwrap_or(&self.rollouts[0]).stuck(message)
+    }
+
     /// Another process, whose episodes are numbered apart from the lost ones.
     fn replace(&mut self) -> Result<()> {
-        self.end();
         (self.process, self.socket) = spawn(&self.launch)?;
         self.begin().map_err(|silence| self.error(silence))?;
-        self.replaced += 1;
         let standings = self.standings_afresh();
         self.stand(standings).map(drop)
     }
 
     /// Where its groups stand if nobody knows where they were.
     pub fn standings_afresh(&self) -> Vec<Standing> {
-        let after = self.replaced << 32;
+        let after = (self.era + 1) << 32;
         self.assignment.places.iter().map(|place| Standing::afresh(&vec![after; place.envs])).collect()
     }
 
@@ -422,17 +446,25 @@ impl Child {
         Ok(())
     }
 
-    /// Where each of its groups is.
+    /// Where each of its groups is. If it is gone, another process takes its place first.
     ///
     /// # Errors
-    /// It is gone.
+    /// Environments that cannot be begun anew.
     pub fn standings(&mut self) -> Result<Vec<Standing>> {
-        self.ask(&Ask::Standing);
-        match self.answer(self.launch.patience) {
-            Ok((Answer::Standing(standings), _)) => Ok(standings),
-            Ok((other, _)) => Err(self.error(unexpected(&other))),
-            Err(silence) => Err(self.error(silence)),
+        for replaceable in [true, false] {
+            self.ask(&Ask::Standing);
+            match self.answer(self.launch.patience.max(BEGINNING)) {
+                Ok((Answer::Standing(standings), _)) => return Ok(standings),
+                Ok((other, _)) => return Err(self.error(unexpected(&other))),
+                Err(Silence::Lost(message)) if replaceable => {
+                    let failure = self.give_up(message);
+                    self.unreported.push(failure);
+                    self.replace()?;
+                }
+                Err(silence) => return Err(self.error(silence)),
+            }
         }
+        unreachable!("the second answer is returned")
     }
 
     /// Its groups go back to where they were; how many environments of each could not.
@@ -440,8 +472,10 @@ impl Child {
     /// # Errors
     /// Whatever the environments report.
     pub fn stand(&mut self, standings: Vec<Standing>) -> Result<Vec<usize>> {
+        let episodes = standings.iter().flat_map(|standing| &standing.envs).map(|(episode, _)| *episode);
+        self.era = episodes.max().unwrap_or(0) >> 32;
         self.ask(&Ask::Stand(standings));
-        match self.answer(self.launch.patience) {
+        match self.answer(self.launch.patience.max(BEGINNING)) {
             Ok((Answer::Stood { restarted }, _)) => Ok(restarted),
             Ok((other, _)) => Err(self.error(unexpected(&other))),
             Err(silence) => Err(self.error(silence)),
@@ -455,8 +489,15 @@ impl Child {
 
     fn end(&mut self) {
         // It may hang, and it holds nothing that is not also here.
-        let _ = self.process.kill();
+        self.kill();
         let _ = self.process.wait();
+    }
+
+    /// It and the engines that it has started: its process group.
+    fn kill(&mut self) {
+        if let Some(group) = Pid::from_raw(self.process.id() as i32) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
     }
 }
 
@@ -468,7 +509,7 @@ impl Drop for Child {
         while begun.elapsed() < Duration::from_secs(2) {
             match self.process.try_wait() {
                 Ok(None) => std::thread::sleep(Duration::from_millis(5)),
-                _ => return,
+                _ => return self.kill(),
             }
         }
         self.end();

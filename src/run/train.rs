@@ -248,10 +248,8 @@ impl<'a> Run<'a> {
     /// Saves what was learnt before the environments failed.
     fn interrupt(&mut self, train: &mut dyn Train, cause: Error) -> Error {
         let step = train.step();
-        let saved = match self.checkpoints.latest() {
-            Some(latest) if latest == step => Ok(()),
-            _ => self.save(train),
-        };
+        // Also over an earlier checkpoint of this step: its environments' states would lead into the same failure.
+        let saved = self.save(train);
         self.progress.finish();
         self.log.record(|events| events.ended(false, step));
         match saved {

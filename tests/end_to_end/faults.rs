@@ -158,8 +158,8 @@ fn killed_workers_are_replaced_whenever_it_happens() {
     let mark = format!("killed-{}", std::process::id());
     let place = place().with("IMAGO_TEST_MARK", std::path::Path::new(&mark));
     let mut running = place.start(&format!(
-        "{TRAIN} --set run.worker_kind=processes --set run.max_faults=100 --set run.total_steps=100000000 \
-         --set run.eval_every=0 --run-dir a"
+        "{TRAIN} --set env.args.starts=true --set run.worker_kind=processes --set run.max_faults=100 \
+         --set run.total_steps=100000000 --set run.eval_every=0 --set run.checkpoint_every=1 --run-dir a"
     ));
     let metrics = place.path("a/metrics.jsonl");
     // Of the last line that is whole.
@@ -182,6 +182,8 @@ fn killed_workers_are_replaced_whenever_it_happens() {
         // Between rollouts and within them.
         std::thread::sleep(std::time::Duration::from_millis(7 * killed));
     }
+    // The program, two workers, ten engines with two that evaluate, each with a sleep: those of the dead are gone.
+    running.until("the engines of the dead to go", || bearers(&mark).len() <= 1 + 2 + 2 * 10);
     running.signal("INT");
     running.end().exits(3).says(&["its process died", "nothing is learnt"]);
 }

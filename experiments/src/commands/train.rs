@@ -302,7 +302,7 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
             // A run that stopped where --stop-at asked has done what it was told.
             Ok(if stop.requested() && outcome.is_stopped() { Done::Stopped } else { Done::Finished })
         }
-        Err(error @ Error::Diverged { .. }) => Err(failed(error)),
+        Err(error @ (Error::Diverged { .. } | Error::Interrupted { .. })) => Err(failed(error)),
         Err(error) => {
             let latest =
                 Checkpoints::open(directory.path()).ok().and_then(|checkpoints| checkpoints.latest());
