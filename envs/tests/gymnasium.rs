@@ -403,7 +403,10 @@ fn actions_have_the_spaces_shape_and_type() {
 fn what_lies_outside_its_space_is_refused_unless_it_is_let_pass() {
     let strict = EnvSpec { check_bounds: true, ..test_spec("NumpyScalars") };
     let mut env = Single::new(Gymnasium::new(&strict).unwrap());
-    let error = env.reset(0).unwrap_err().to_string();
+    // It shows 0, 1, 2.
+    env.reset(0).unwrap();
+    env.step(Leaf::I64(&[0])).unwrap();
+    let error = env.step(Leaf::I64(&[0])).unwrap_err().to_string();
     assert!(
         error.contains("2 at 0, outside its space's -1 to 1") && error.contains("check_bounds"),
         "{error}"
