@@ -403,7 +403,7 @@ impl<E: Env> Each<E> {
     }
 
     /// A group of `count` environments that `make` makes. One that fails is replaced by another that it makes;
-    /// those of [`Each::new`] are only reset.
+    /// where one of [`Each::new`] fails, nothing can take its place, and the step fails.
     ///
     /// # Errors
     /// Those of `make`.
@@ -421,8 +421,8 @@ impl<E: Env> Each<E> {
         self
     }
 
-    /// Begins the next episode of an environment that failed; with another environment where one can be made. What
-    /// fails at that begins one more episode, a few times.
+    /// Begins the next episode of an environment that failed, with another environment. What fails at that begins one
+    /// more episode, a few times.
     #[cold]
     fn renew(
         &mut self,
@@ -432,14 +432,13 @@ impl<E: Env> Each<E> {
         mut observation: LeafMut,
         faults: &mut Vec<Fault>,
     ) -> Result<()> {
+        let Some(make) = &self.make else { return Err(fault.error) };
         faults.push(fault);
         for attempt in 1.. {
             self.episodes[env] += 1;
             let seed = seeds(env, self.episodes[env]);
             let mut begin = || {
-                if let Some(make) = &self.make {
-                    self.envs[env] = make()?;
-                }
+                self.envs[env] = make()?;
                 let size = self.envs[env].observation_space().len();
                 self.envs[env].reset(seed, observation.part(0, size))
             };

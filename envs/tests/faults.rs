@@ -107,6 +107,22 @@ fn a_reset_that_fails_costs_no_finished_episode() {
 }
 
 #[test]
+fn where_nothing_can_take_its_place_the_step_fails() {
+    let made = group(&Arc::new(AtomicUsize::new(0)));
+    let one = Fragile {
+        observation: made.observation_space().clone(),
+        action: made.action_space().clone(),
+        steps: 0.0,
+        broken: false,
+        bad_resets: Arc::new(AtomicUsize::new(0)),
+    };
+    let mut group = Each::new(vec![one]);
+    let mut rows = Rows::new(&group);
+    group.reset(&single::seeds, rows.observation.leaf_mut()).unwrap();
+    assert!(rows.step(&mut group, Leaf::I64(&[FAIL])).is_err());
+}
+
+#[test]
 fn what_never_begins_anew_is_an_error() {
     let bad_resets = Arc::new(AtomicUsize::new(0));
     let mut group = group(&bad_resets);

@@ -588,11 +588,12 @@ mod tests {
     fn failing(max_faults: u64) -> (Collector, ActorCritic) {
         let spec = CollectorSpec { max_faults, ..spec(0, 40) };
         let policy = policy(&spec);
-        let env = |observation, action| {
-            Failing(Counter { observation, action, seen: [0.0; 2], terminates: true }, 0)
+        let PolicySpec { observation, action, .. } = spec.policy.clone();
+        let make = move || {
+            let (observation, action) = (observation.clone(), action.clone());
+            Ok(Failing(Counter { observation, action, seen: [0.0; 2], terminates: true }, 0))
         };
-        let envs = (0..2).map(|_| env(spec.policy.observation.clone(), spec.policy.action.clone())).collect();
-        (Collector::new(spec, vec![Box::new(Each::new(envs))]).unwrap(), policy)
+        (Collector::new(spec, vec![Box::new(Each::made_by(2, make).unwrap())]).unwrap(), policy)
     }
 
     #[test]
