@@ -421,31 +421,60 @@ impl<E: Env> Each<E> {
         self
     }
 
-    /// Begins the next episode of an environment that failed, with another environment. What fails at that begins one
-    /// more episode, a few times.
-    #[cold]
-    fn renew(
+    /// One step of each environment from `first` on, up to one that fails, if one does: which, and with what. Apart
+    /// from [`Each::renew`], so that nothing that seldom happens is in the loop's way.
+    fn step_from(
         &mut self,
-        env: usize,
-        fault: Fault,
+        first: usize,
+        action: Leaf,
         seeds: &dyn Fn(usize, u64) -> u64,
-        mut observation: LeafMut,
-        faults: &mut Vec<Fault>,
-    ) -> Result<()> {
+        row: &mut Row,
+    ) -> std::result::Result<(), (usize, Error)> {
+        let (size, action_size) = (self.observation_space().len(), self.action_space().len());
+        for (i, (env, episode)) in self.envs.iter_mut().zip(&mut self.episodes).enumerate().skip(first) {
+            row.stepping.store(i as i64, Ordering::Relaxed);
+            let mut observation = row.observation.part(i, size);
+            let step = match env.step(action.part(i, action_size), observation.part(0, size)) {
+                Ok(step) => step,
+                Err(error) => {
+                    (row.reward[i], row.terminated[i], row.truncated[i], row.valid[i]) =
+                        (0.0, false, false, false);
+                    return Err((i, error));
+                }
+            };
+            row.reward[i] = step.reward as f32;
+            row.terminated[i] = step.terminated;
+            row.truncated[i] = step.truncated;
+            row.valid[i] = true;
+            if step.terminated || step.truncated {
+                row.finals.push(i, env.observation_space()).copy_from(observation.leaf());
+                row.finals.describe(self.metrics.iter().map(|name| env.info(name).unwrap_or(f64::NAN)));
+                *episode += 1;
+                env.reset(seeds(i, *episode), observation).map_err(|error| (i, error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins the next episode of the environment that failed, with another environment. What fails at that begins
+    /// one more episode, a few times.
+    #[cold]
+    fn renew(&mut self, fault: Fault, seeds: &dyn Fn(usize, u64) -> u64, row: &mut Row) -> Result<()> {
         let Some(make) = &self.make else { return Err(fault.error) };
-        faults.push(fault);
+        let env = fault.env;
+        row.faults.push(fault);
         for attempt in 1.. {
             self.episodes[env] += 1;
             let seed = seeds(env, self.episodes[env]);
             let mut begin = || {
                 self.envs[env] = make()?;
                 let size = self.envs[env].observation_space().len();
-                self.envs[env].reset(seed, observation.part(0, size))
+                self.envs[env].reset(seed, row.observation.part(env, size))
             };
             match begin() {
                 Ok(()) => break,
                 Err(error) if attempt == RENEWALS => return Err(error),
-                Err(error) => faults.push(Fault { env, seed, error }),
+                Err(error) => row.faults.push(Fault { env, seed, error }),
             }
         }
         Ok(())
@@ -475,34 +504,11 @@ impl<E: Env> VecEnv for Each<E> {
     }
 
     fn step(&mut self, action: Leaf, seeds: &dyn Fn(usize, u64) -> u64, row: &mut Row) -> Result<()> {
-        for i in 0..self.envs.len() {
-            let env = &mut self.envs[i];
-            let (size, action_size) = (env.observation_space().len(), env.action_space().len());
-            let mut observation = row.observation.part(i, size);
-            row.stepping.store(i as i64, Ordering::Relaxed);
-            let (step, valid) = match env.step(action.part(i, action_size), observation.part(0, size)) {
-                Ok(step) => (step, true),
-                Err(error) => {
-                    let fault = Fault { env: i, seed: seeds(i, self.episodes[i]), error };
-                    self.renew(i, fault, seeds, observation.part(0, size), row.faults)?;
-                    (Step::default(), false)
-                }
-            };
-            row.reward[i] = step.reward as f32;
-            row.terminated[i] = step.terminated;
-            row.truncated[i] = step.truncated;
-            row.valid[i] = valid;
-            if step.terminated || step.truncated {
-                let env = &mut self.envs[i];
-                row.finals.push(i, env.observation_space()).copy_from(observation.leaf());
-                row.finals.describe(self.metrics.iter().map(|name| env.info(name).unwrap_or(f64::NAN)));
-                self.episodes[i] += 1;
-                let seed = seeds(i, self.episodes[i]);
-                if let Err(error) = env.reset(seed, observation.part(0, size)) {
-                    let fault = Fault { env: i, seed, error };
-                    self.renew(i, fault, seeds, observation.part(0, size), row.faults)?;
-                }
-            }
+        let mut first = 0;
+        while let Err((env, error)) = self.step_from(first, action, seeds, row) {
+            let fault = Fault { env, seed: seeds(env, self.episodes[env]), error };
+            self.renew(fault, seeds, row)?;
+            first = env + 1;
         }
         Ok(())
     }
