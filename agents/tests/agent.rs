@@ -3,7 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use imago::Stream;
-use imago::nn::{ActorCritic, PolicySpec, TorsoSpec};
+use imago::nn::{ActorCritic, BoxHead, PolicySpec, TorsoSpec};
 use imago::rollout::{Collector, CollectorSpec};
 use imago::run::{Log, Train};
 use imago::signal::{Extrinsic, Signals, Stacked, ValueHead, When};
@@ -79,15 +79,24 @@ fn spec(normalise: bool) -> PolicySpec {
         normalise,
         log_std: 0.0,
         masked: false,
+        box_head: BoxHead::Gaussian,
     }
 }
 
 fn agent(kind: Kind, seed: u64) -> Agent {
     let policy = spec(true);
-    let collecting = CollectorSpec { policy: policy.clone(), steps: 32, workers: 0, seed, max_faults: 0 };
+    let collecting = CollectorSpec {
+        policy: policy.clone(),
+        steps: 32,
+        workers: 0,
+        seed,
+        max_faults: 0,
+        random_rollouts: 0,
+    };
     let collector = Collector::new(collecting, vec![probes(kind, 8)]).unwrap();
     let config = PpoConfig { learning_rate: 3e-3, minibatch_size: 64, ..Default::default() };
-    let learner = Ppo::new(config, ActorCritic::new(policy, &mut Stream::new(seed, "init", 0, 0)).unwrap());
+    let policy = ActorCritic::new(policy, &mut Stream::new(seed, "init", 0, 0)).unwrap();
+    let learner = Box::new(Ppo::new(config, policy));
     let signals = Signals {
         stack: vec![Stacked::new("task", Box::new(Extrinsic), When::AfterPolicy)],
         heads: vec![ValueHead { discount: 0.99, episodic: true }],
@@ -125,7 +134,14 @@ fn what_was_stored_is_what_the_policy_says_before_its_update() {
     for _ in 0..3 {
         agent.iterate(&mut Log::in_memory()).unwrap();
     }
-    let collecting = CollectorSpec { policy: spec(true), steps: 16, workers: 2, seed: 9, max_faults: 0 };
+    let collecting = CollectorSpec {
+        policy: spec(true),
+        steps: 16,
+        workers: 2,
+        seed: 9,
+        max_faults: 0,
+        random_rollouts: 0,
+    };
     let groups = vec![probes(Kind::Delayed, 3), probes(Kind::Delayed, 5)];
     let batch = Collector::new(collecting, groups).unwrap().collect(agent.policy()).unwrap().batch;
     let evaluated = agent.policy().evaluate(&batch.flat_observation(), &batch.flat_action());

@@ -4,7 +4,7 @@ use crate::nearest::nearest;
 use anyhow::{Result, bail};
 
 /// Built-in recipes: name and text.
-pub const RECIPES: [(&str, &str); 14] = [
+pub const RECIPES: [(&str, &str); 16] = [
     ("bc/cartpole", include_str!("../recipes/bc/cartpole.toml")),
     ("gail/cartpole", include_str!("../recipes/gail/cartpole.toml")),
     ("ppo/cartpole", include_str!("../recipes/ppo/cartpole.toml")),
@@ -19,6 +19,8 @@ pub const RECIPES: [(&str, &str); 14] = [
     ("ppo/pong", include_str!("../recipes/ppo/pong.toml")),
     ("ppo/rooms-dense", include_str!("../recipes/ppo/rooms-dense.toml")),
     ("ppo/rooms-sparse", include_str!("../recipes/ppo/rooms-sparse.toml")),
+    ("sac/hopper", include_str!("../recipes/sac/hopper.toml")),
+    ("sac/pendulum", include_str!("../recipes/sac/pendulum.toml")),
 ];
 
 /// Built-in demonstrations, as `builtin:NAME` in recipes: ten episodes of the expert that

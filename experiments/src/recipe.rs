@@ -6,9 +6,9 @@
 use crate::nearest::nearest;
 use crate::strict::{Source, all_keys, apply_override, keys_of, kind_of, section};
 use anyhow::{Result, bail, ensure};
-use imago::nn::{Activation, PolicySpec, Precision, TorsoKind, TorsoSpec};
+use imago::nn::{Activation, BoxHead, PolicySpec, Precision, TorsoKind, TorsoSpec};
 use imago::signal::{RewardNorm, Schedule, When};
-use imago_agents::{BcConfig, DemoSelection, GailConfig, PpoConfig};
+use imago_agents::{BcConfig, DemoSelection, GailConfig, PpoConfig, ReplayConfig, SacConfig, Td3Config};
 use imago_envs::{EnvSpec, Space};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -185,6 +185,7 @@ impl PolicyConfig {
             normalise: self.normalise,
             log_std: self.log_std,
             masked: false,
+            box_head: BoxHead::Gaussian,
         }
     }
 }
@@ -227,8 +228,22 @@ impl DemosConfig {
 pub enum LearnerConfig {
     /// kind = "ppo"
     Ppo(PpoConfig),
+    /// kind = "sac"
+    Sac(ReplayConfig, SacConfig),
+    /// kind = "td3"
+    Td3(ReplayConfig, Td3Config),
     /// kind = "bc"
     Bc(DemosConfig, BcConfig),
+}
+
+impl LearnerConfig {
+    /// The replay of an off-policy learner.
+    pub fn replay(&self) -> Option<&ReplayConfig> {
+        match self {
+            LearnerConfig::Sac(replay, _) | LearnerConfig::Td3(replay, _) => Some(replay),
+            LearnerConfig::Ppo(_) | LearnerConfig::Bc(..) => None,
+        }
+    }
 }
 
 /// A reward signal under a name of your choice; any number of them. Every kind has these keys.
@@ -409,15 +424,28 @@ impl Recipe {
                 source.check_keys("learner", table, &all_keys(&[keys_of::<PpoConfig>()]))?;
                 Ok(LearnerConfig::Ppo(source.read("learner", table)?))
             }
+            "sac" => {
+                let known = all_keys(&[keys_of::<ReplayConfig>(), keys_of::<SacConfig>()]);
+                source.check_keys("learner", table, &known)?;
+                Ok(LearnerConfig::Sac(source.read("learner", table)?, source.read("learner", table)?))
+            }
+            "td3" => {
+                let known = all_keys(&[keys_of::<ReplayConfig>(), keys_of::<Td3Config>()]);
+                source.check_keys("learner", table, &known)?;
+                Ok(LearnerConfig::Td3(source.read("learner", table)?, source.read("learner", table)?))
+            }
             "bc" => {
                 let known = all_keys(&[keys_of::<DemosConfig>(), keys_of::<BcConfig>()]);
                 source.check_keys("learner", table, &known)?;
                 Ok(LearnerConfig::Bc(source.read("learner", table)?, source.read("learner", table)?))
             }
             other => {
-                let hint = nearest(other, ["ppo", "bc"])
+                let hint = nearest(other, ["ppo", "sac", "td3", "bc"])
                     .map_or(String::new(), |k| format!("; did you mean \"{k}\"?"));
-                bail!("{}: unknown learner \"{other}\"{hint} (known: ppo, bc)", source.place("learner.kind"))
+                bail!(
+                    "{}: unknown learner \"{other}\"{hint} (known: ppo, sac, td3, bc)",
+                    source.place("learner.kind")
+                )
             }
         }
     }
@@ -468,7 +496,7 @@ impl Recipe {
             check(false, &path, "must be a finite number")?;
         }
         match &self.learner {
-            LearnerConfig::Ppo(_) => {
+            LearnerConfig::Ppo(_) | LearnerConfig::Sac(..) | LearnerConfig::Td3(..) => {
                 ensure!(self.env.is_some(), "{}: `env.id` is missing: which environment?", source.name);
             }
             LearnerConfig::Bc(_, bc) => {
@@ -479,6 +507,14 @@ impl Recipe {
                     "counts evaluations: set run.eval_every too",
                 )?;
             }
+        }
+        for SignalConfig { name, stack, .. } in
+            self.signals.iter().filter(|_| self.learner.replay().is_some())
+        {
+            let why = "off-policy learners score single transitions and have one discount, `learner.discount`: remove it";
+            check(stack.reward_norm == RewardNorm::None, &format!("signal.{name}.reward_norm"), why)?;
+            check(stack.discount.is_none(), &format!("signal.{name}.discount"), why)?;
+            check(stack.episodic, &format!("signal.{name}.episodic"), why)?;
         }
         for signal in &self.signals {
             if let SignalKind::Gail(_, gail) = &signal.kind {
@@ -559,6 +595,8 @@ impl Recipe {
         root.insert("policy".into(), table(&self.policy)?.into());
         let learner = match &self.learner {
             LearnerConfig::Ppo(config) => kind("ppo", vec![table(config)?]),
+            LearnerConfig::Sac(replay, config) => kind("sac", vec![table(replay)?, table(config)?]),
+            LearnerConfig::Td3(replay, config) => kind("td3", vec![table(replay)?, table(config)?]),
             LearnerConfig::Bc(demos, config) => kind("bc", vec![table(demos)?, table(config)?]),
         };
         root.insert("learner".into(), learner.into());

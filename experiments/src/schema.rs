@@ -8,7 +8,7 @@ use crate::recipe::{
 use crate::strict::{excerpt, keys_of};
 use anyhow::{Context, Result};
 use imago::nn::TorsoKind;
-use imago_agents::{BcConfig, GailConfig, PpoConfig};
+use imago_agents::{BcConfig, GailConfig, PpoConfig, ReplayConfig, SacConfig, Td3Config};
 use imago_envs::EnvSpec;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -154,7 +154,11 @@ pub fn sections() -> Result<Vec<Section>> {
     let mut policy = Section::of::<PolicyConfig>("policy");
     describe_torsos(&mut policy.keys)?;
     let learner = |kind: &'static str, default, about: &str, keys: Vec<Key>| {
-        let first = kind_key(json!({ "const": kind }), default, "Which learner: \"ppo\" or \"bc\".");
+        let first = kind_key(
+            json!({ "const": kind }),
+            default,
+            "Which learner: \"ppo\", \"sac\", \"td3\" or \"bc\".",
+        );
         let keys = std::iter::once(first).chain(keys).collect();
         Section { name: "learner", kind: Some(kind), about: about.into(), keys }
     };
@@ -176,6 +180,18 @@ pub fn sections() -> Result<Vec<Section>> {
         Section::of::<RolloutConfig>("rollout"),
         policy,
         learner("ppo", Some("\"ppo\""), "Proximal policy optimisation.", keys::<PpoConfig>()),
+        learner(
+            "sac",
+            None,
+            "Soft actor-critic: off-policy, for continuous actions within bounds.",
+            [keys::<ReplayConfig>(), keys::<SacConfig>()].concat(),
+        ),
+        learner(
+            "td3",
+            None,
+            "Twin delayed deterministic policy gradient: off-policy, for continuous actions within bounds.",
+            [keys::<ReplayConfig>(), keys::<Td3Config>()].concat(),
+        ),
         learner(
             "bc",
             None,
@@ -264,7 +280,8 @@ pub fn json_schema() -> Result<Value> {
     for name in ["run", "env", "rollout", "policy", "eval"] {
         properties.insert(name.into(), refer(name));
     }
-    properties.insert("learner".into(), json!({ "oneOf": [refer("learner-ppo"), chosen("learner-bc")] }));
+    let learners = [refer("learner-ppo"), chosen("learner-sac"), chosen("learner-td3"), chosen("learner-bc")];
+    properties.insert("learner".into(), json!({ "oneOf": learners }));
     let named: Map<String, Value> = builtin.iter().map(|kind| ((*kind).into(), called(kind))).collect();
     properties.insert(
         "signal".into(),

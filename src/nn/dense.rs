@@ -217,6 +217,11 @@ impl Dense {
         Self::of(layout, mlp.layers.iter().chain(head), mlp.activation, head.is_some())
     }
 
+    /// No layer and no output.
+    pub fn nothing() -> Self {
+        Self { layers: Vec::new(), activation: Activation::Relu, has_head: true }
+    }
+
     /// One linear layer.
     pub fn linear(layout: &[Slot], layer: &Linear) -> Self {
         Self::of(layout, std::iter::once(layer), Activation::Relu, true)
@@ -306,6 +311,31 @@ impl Dense {
             dx.resize(rows * layer.input, 0.0);
             product(dx, shape, dy_rows, w, false);
             through_activation(dx, x, self.activation);
+            std::mem::swap(&mut dy, &mut dx);
+        }
+    }
+}
+
+impl Dense {
+    /// As [`Dense::backward`] for the input alone: d loss / d input into `d_input`, `[rows, input]`, and no weight's
+    /// gradient.
+    pub fn input_gradient(&self, weights: &[f32], d_input: &mut [f32], trace: &mut Trace) {
+        let rows = trace.rows;
+        let [mut dy, mut dx] = trace.gradients.each_mut();
+        if let Some(output) = trace.outputs.last().filter(|_| !self.has_head) {
+            through_activation(dy, output, self.activation);
+        }
+        for (i, layer) in self.layers.iter().enumerate().rev() {
+            let w = &weights[layer.weight..layer.weight + layer.output * layer.input];
+            let (dy_rows, w) = (Matrix::rows(dy, layer.output), Matrix::rows(w, layer.input));
+            let shape = (rows, layer.output, layer.input);
+            if i == 0 {
+                product(d_input, shape, dy_rows, w, false);
+                break;
+            }
+            dx.resize(rows * layer.input, 0.0);
+            product(dx, shape, dy_rows, w, false);
+            through_activation(dx, &trace.outputs[i - 1], self.activation);
             std::mem::swap(&mut dy, &mut dx);
         }
     }

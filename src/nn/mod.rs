@@ -8,6 +8,7 @@ mod distribution;
 mod flat;
 mod normaliser;
 mod policy;
+mod squash;
 mod torso;
 
 pub use adam::Adam;
@@ -17,6 +18,7 @@ pub use distribution::Distribution;
 pub use flat::{Flat, Init, Layout, Slot};
 pub use normaliser::RunningNorm;
 pub use policy::{ActorCritic, Evaluated, Head, PolicySpec, Snapshot};
+pub use squash::{Bounds, BoxHead, LOG_STD_RANGE, log_slope, log_slope_of, unit_rows};
 pub use torso::{
     Activation, Linear, Mlp, Precision, Torso, TorsoKind, TorsoSpec, features_of, standardised_features,
 };

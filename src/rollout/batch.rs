@@ -46,7 +46,7 @@ pub struct Batch {
     /// What was allowed when the actions were chosen, bool `[lead, choices]` (see [`Space::choices`]), of
     /// environments that say so.
     pub action_mask: Option<Tensor>,
-    /// log π(action) when it was chosen, `[lead]`.
+    /// log π(action) when it was chosen, `[lead]`; 0 where actions were drawn at random.
     pub log_prob: Option<Tensor>,
     /// Values when the actions were chosen, `[T + 1, N, H]`, the last row of what follows the rollout.
     pub values: Option<Tensor>,
@@ -56,6 +56,9 @@ pub struct Batch {
     pub terminated: Tensor,
     /// Episode cut off, bool `[lead]`.
     pub truncated: Tensor,
+    /// Transitions from the absorbing state to itself, bool `[lead]`, where a replay has such (see Kostrikov et al.
+    /// 2019): what was seen there is all zeros.
+    pub absorbing: Option<Tensor>,
     /// First step of an episode, bool `[lead]`.
     pub start: Tensor,
     /// `false` marks rows that belong to no episode; they count nowhere. Bool `[lead]`.
@@ -161,6 +164,7 @@ impl Batch {
             ("value", self.values.as_ref()),
             ("terminated", Some(&self.terminated)),
             ("truncated", Some(&self.truncated)),
+            ("absorbing", self.absorbing.as_ref()),
             ("start", Some(&self.start)),
             ("valid", Some(&self.valid)),
             ("final_observation", self.ends.as_ref().map(|ends| &ends.observation)),

@@ -1,6 +1,6 @@
 //! A fixed group of environments with everything that belongs to it, and one rollout of it.
 
-use super::episode::{clip_to_space, is_clipped};
+use super::episode::{clip_to_space, fill_randomly, is_clipped};
 use super::shared::{Leaves, Memory};
 use crate::memory::{Column, slice};
 use crate::nn::{ActorCritic, Choice, Decision, PolicySpec};
@@ -191,6 +191,8 @@ impl Standing {
 pub(crate) struct Group {
     envs: Box<dyn VecEnv>,
     seed: u64,
+    /// In so many rollouts from the first one actions are drawn at random.
+    pub random_rollouts: u64,
     pub rollout: Rollout,
     /// The environments say what they allow.
     pub masked: bool,
@@ -226,6 +228,7 @@ impl Group {
         policy.action.check_fits("the policy's and the environment's actions", &action)?;
         let mut group = Self {
             seed,
+            random_rollouts: 0,
             rollout,
             masked: false,
             starts: vec![true; n],
@@ -277,6 +280,13 @@ impl Group {
             timed(Phase::Inference, || {
                 policy.decide_masked(&seen, mask.as_ref(), choice, &mut self.decision);
             });
+            if number < self.random_rollouts {
+                let (space, allowed) = (self.envs.action_space(), mask.as_ref().map(slice::<bool>));
+                let actions = self.decision.action.leaf_mut();
+                fill_randomly(space, allowed, &mut noise, actions, self.envs.len());
+                // They are not the policy's.
+                self.decision.log_prob.fill(0.0);
+            }
             self.step(t as usize)?;
         }
         let last = policy.value(&self.rollout.observation.tensor().get(steps));

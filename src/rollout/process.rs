@@ -5,6 +5,7 @@
 //! into memory that both processes see, and is told the weights there. Messages travel over its standard input, a
 //! socket. Nothing that is collected depends on which process did it.
 
+use super::collect::CollectorSpec;
 use super::group::{Events, Failure, Group, IDLE, Place, Rollout, Standing};
 use super::shared::{Memory, SharedFile};
 use crate::memory::{Column, slice_mut};
@@ -54,6 +55,7 @@ struct Assignment {
     policy: PolicySpec,
     steps: usize,
     seed: u64,
+    random_rollouts: u64,
     places: Vec<Place>,
     /// File and size of the memory for weights and rollouts; whose process it is.
     memory: String,
@@ -194,7 +196,9 @@ impl Worker {
         let (weights, rollouts) = lay_out(assignment, weights, &mut memory);
         let groups = rollouts.into_iter().map(|rollout| {
             let envs = make(&assignment.env, rollout.place.envs)?;
-            Group::new(envs, assignment.seed, &assignment.policy, rollout)
+            let mut group = Group::new(envs, assignment.seed, &assignment.policy, rollout)?;
+            group.random_rollouts = assignment.random_rollouts;
+            Ok(group)
         });
         let groups = groups.collect::<Result<Vec<_>>>()?;
         // Whether there are masks decides by which arithmetic the policy acts: here as everywhere else.
@@ -267,23 +271,18 @@ impl Child {
     ///
     /// # Errors
     /// It cannot be started, or cannot make its environments.
-    pub fn start(
-        launch: Arc<Launch>,
-        policy: &PolicySpec,
-        steps: usize,
-        seed: u64,
-        places: Vec<Place>,
-    ) -> Result<Self> {
+    pub fn start(launch: Arc<Launch>, spec: &CollectorSpec, places: Vec<Place>) -> Result<Self> {
         let mut assignment = Assignment {
             env: launch.env.clone(),
-            policy: policy.clone(),
-            steps,
-            seed,
+            policy: spec.policy.clone(),
+            steps: spec.steps,
+            seed: spec.seed,
+            random_rollouts: spec.random_rollouts,
             places,
             memory: String::new(),
             parent: std::process::id(),
         };
-        let weights = blank(policy)?.parameters.weights.numel();
+        let weights = blank(&spec.policy)?.parameters.weights.numel();
         let mut counted = Memory::Counted(0);
         lay_out(&assignment, weights, &mut counted);
         let Memory::Counted(bytes) = counted else { unreachable!("nothing changes its kind") };

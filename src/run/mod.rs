@@ -12,6 +12,7 @@ mod events;
 mod log;
 pub mod profile;
 mod progress;
+mod segments;
 mod state;
 mod stop;
 pub mod tensor_file;
