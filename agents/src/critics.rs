@@ -181,6 +181,40 @@ fn minimum(
 }
 
 #[cfg(test)]
+impl Critics {
+    /// Q₁ and Q₂ of inputs `[B, F + A]` by libtorch, with gradients; by the targets if asked for.
+    pub(crate) fn by_libtorch(&self, input: &Tensor, activation: Activation, target: bool) -> [Tensor; 2] {
+        let half = self.flat.layout.len() / 2;
+        let parameter = |index: usize| {
+            let slot = &self.flat.layout[index];
+            match target {
+                true => self.target.narrow(0, slot.offset as i64, slot.len() as i64).view(&slot.shape[..]),
+                false => self.flat.get(index).shallow_clone(),
+            }
+        };
+        [0, half].map(|first| {
+            let layers = (first..first + half).step_by(2);
+            let x = layers.fold(input.shallow_clone(), |x, at| {
+                let y = x.linear(&parameter(at), Some(&parameter(at + 1)));
+                if at + 2 < first + half { activation.apply(y) } else { y }
+            });
+            x.squeeze_dim(1)
+        })
+    }
+
+    /// Where gradients land.
+    pub(crate) fn flat(&mut self) -> &mut Flat {
+        &mut self.flat
+    }
+
+    /// Moves weights and targets somewhere else, apart from each other.
+    pub(crate) fn shake(&mut self, rng: &mut Stream) {
+        slice_mut::<f32>(&mut self.flat.weights).iter_mut().for_each(|w| *w += 0.1 * rng.normal());
+        slice_mut::<f32>(&mut self.target).iter_mut().for_each(|w| *w += 0.1 * rng.normal());
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use tch::Kind;

@@ -174,3 +174,68 @@ impl RewardSignal for Dac {
         Some(self.standard.verdict(&self.health, bias, evidence))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::replay::tests::{replay, rollout};
+    use imago_envs::Space;
+
+    /// Two pairs, of an episode that the task ended or a limit cut off.
+    fn demonstrations(terminated: bool) -> Demonstrations {
+        let mut made = Demonstrations::from_pairs(
+            Space::floats(&[1], -100.0, 100.0),
+            Space::floats(&[1], -1.0, 1.0),
+            Tensor::from_slice(&[-5f32, -6.0]).view([2, 1]),
+            Tensor::from_slice(&[0.5f32, 0.25]).view([2, 1]),
+        );
+        made.episodes[0].terminated = terminated;
+        made.stride = 20;
+        made
+    }
+
+    fn dac(terminated: bool, absorbing: bool) -> Dac {
+        let config = DacConfig { hidden: vec![16], batch_size: 64, ..Default::default() };
+        Dac::new(config, &demonstrations(terminated), absorbing, &mut Stream::new(0, "dac", 0, 0)).unwrap()
+    }
+
+    fn rows(pairs: &Pairs) -> Vec<Vec<f32>> {
+        (0..pairs.len() as i64).map(|i| Vec::try_from(pairs.features.get(i)).unwrap()).collect()
+    }
+
+    #[test]
+    fn an_expert_that_ended_is_seen_in_the_absorbing_state_and_counts_there_by_the_stride() {
+        let ended = dac(true, true).expert;
+        assert_eq!(rows(&ended), [[-5.0, 0.0, 0.5], [-6.0, 0.0, 0.25], [0.0, 1.0, 0.0]]);
+        assert_eq!(Vec::<f32>::try_from(ended.weight.unwrap()).unwrap(), [1.0, 1.0, 0.05]);
+        let cut = dac(false, true).expert;
+        assert_eq!(rows(&cut), [[-5.0, 0.0, 0.5], [-6.0, 0.0, 0.25]]);
+        assert!(cut.weight.is_none());
+        assert_eq!(rows(&dac(true, false).expert), [[-5.0, 0.5], [-6.0, 0.25]]);
+    }
+
+    #[test]
+    fn it_learns_from_a_replay_and_pays_the_experts_pairs() {
+        let mut replay = replay(100, true);
+        replay.push(&rollout(true)).unwrap();
+        let mut dac = dac(false, true);
+        let mut rng = Stream::new(1, "dac", 0, 0);
+        assert_eq!(dac.sample_size(), 64);
+        for _ in 0..300 {
+            let sample = replay.sample(64, &mut rng).batch;
+            dac.update_on_sample(&sample, &mut rng, &mut Log::in_memory()).unwrap();
+        }
+        let mut asked = replay.sample(3, &mut rng).batch;
+        asked.observations = Tensor::from_slice(&[-5f32, 20.0, 0.0]).view([3, 1]);
+        asked.action = Tensor::from_slice(&[0.5f32, -1.0, 0.0]).view([3, 1]);
+        asked.absorbing = Some(Tensor::from_slice(&[false, false, true]));
+        let paid = Vec::<f32>::try_from(dac.reward(&asked).unwrap()).unwrap();
+        // The expert was never absorbed: that state gives the policy away too.
+        assert!(paid[0] > 0.0 && paid[1] < 0.0 && paid[2] < 0.0, "{paid:?}");
+        let evidence = Evidence { return_mean: Some(0.0), episodes: 10, terminated: 10 };
+        let verdict = dac.verdict(&evidence).unwrap();
+        assert!(verdict.text.contains("what follows an end"), "{}", verdict.text);
+        assert_eq!(verdict.fields["termination_bias"], "none");
+    }
+}

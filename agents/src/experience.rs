@@ -251,7 +251,47 @@ impl Experience {
 }
 
 #[cfg(test)]
-mod tests {
+impl Minibatch {
+    /// `rows` made-up transitions of `features` and `count` numbers of an action, some absorbing if asked for.
+    pub(crate) fn made_up(
+        rows: usize,
+        features: usize,
+        count: usize,
+        absorbing: bool,
+        rng: &mut Stream,
+    ) -> Self {
+        let mut normals = |n: usize| (0..n).map(|_| rng.normal()).collect::<Vec<f32>>();
+        let (features, next_features) = (normals(rows * features), normals(rows * features));
+        let (actions, reward) = (normals(rows * count), normals(rows));
+        let acts = |odd: usize| (0..rows).map(move |i| if absorbing && i % 5 == odd { 0.0 } else { 1.0 });
+        let (acts, next_acts): (Vec<f32>, Vec<f32>) = (acts(0).collect(), acts(1).collect());
+        let discount = (0..rows).map(|i| if !absorbing && i % 3 == 0 { 0.0 } else { 0.9 }).collect();
+        let (mut input, mut next_input) = (Vec::new(), Vec::new());
+        lay_out(&features, &acts, Some(&actions), count, absorbing, &mut input);
+        lay_out(&next_features, &next_acts, None, count, absorbing, &mut next_input);
+        Self { features, next_features, input, next_input, reward, discount, acts, next_acts, actions }
+    }
+
+    /// What the critics read with other actions `[B, A]`, as a tensor through which gradients go.
+    pub(crate) fn input_with(input: &[f32], actions: &Tensor) -> Tensor {
+        let (rows, count) = (actions.size()[0], actions.size()[1]);
+        let input = Tensor::from_slice(input).view([rows, -1]);
+        Tensor::cat(&[input.narrow(1, 0, input.size()[1] - count), actions.shallow_clone()], 1)
+    }
+}
+
+/// Whether a gradient is another one to 1e-5 of its largest number.
+#[cfg(test)]
+pub(crate) fn assert_gradients_agree(ours: &[f32], theirs: &[f32], whose: &str) {
+    let scale = theirs.iter().fold(1e-3f32, |scale, g| scale.max(g.abs()));
+    assert_eq!(ours.len(), theirs.len());
+    for (i, (a, b)) in ours.iter().zip(theirs).enumerate() {
+        assert!((a - b).abs() < 2e-5 * scale, "{whose} {i}: {a} is not {b} of at most {scale}");
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::replay::tests::rollout;

@@ -281,3 +281,133 @@ impl Learner for Sac {
         self.experience.state(state)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::experience::assert_gradients_agree;
+    use imago::nn::{Activation, PolicySpec, TorsoSpec, log_slope_of};
+    use imago_envs::Space;
+    use proptest::prelude::*;
+    use std::f64::consts::PI;
+    use tch::Kind;
+
+    fn sac(features: usize, actions: usize, absorbing: bool, config: SacConfig, rng: &mut Stream) -> Sac {
+        let spec = PolicySpec {
+            observation: Space::floats(&[features], -9.0, 9.0),
+            action: Space::floats(&[actions], -2.0, 2.0),
+            torso: TorsoSpec { activation: Activation::Relu, ..TorsoSpec::perceptron(&[24, 16]) },
+            shared: false,
+            value_heads: 0,
+            normalise: false,
+            log_std: 0.0,
+            masked: false,
+            box_head: BoxHead::SquashedGaussian,
+        };
+        let policy = ActorCritic::new(spec, rng).unwrap();
+        let replay = ReplayConfig { absorbing, replay_size: 10, ..Default::default() };
+        let mut sac = Sac::new(replay, config, policy, rng).unwrap();
+        // Not the small initial head, and targets of their own.
+        let weights = slice_mut::<f32>(&mut sac.policy.parameters.weights);
+        weights.iter_mut().for_each(|w| *w += 0.2 * rng.normal());
+        sac.critics.shake(rng);
+        sac
+    }
+
+    /// u and log π(u), `[B, A]` and `[B]`, of the network's output by libtorch, noise from `rng`.
+    fn drawn(out: &Tensor, rng: &mut Stream) -> (Tensor, Tensor) {
+        let halves = out.chunk(2, 1);
+        let (mean, log_std) = (&halves[0], halves[1].clamp(-20.0, 2.0));
+        let z = rng.normals(&mean.size());
+        let x = mean + &z * log_std.exp();
+        let density: Tensor = z.square() * -0.5 - log_std - 0.5 * (2.0 * PI).ln() - log_slope_of(&x);
+        (x.tanh(), density.sum_dim_intlist([1i64].as_slice(), false, Kind::Float))
+    }
+
+    fn out(sac: &Sac, features: &[f32], rows: usize) -> Tensor {
+        let mut x = Tensor::from_slice(features).view([rows as i64, -1]);
+        let flat = &sac.policy.parameters;
+        let count = flat.layout.len();
+        for at in (0..count).step_by(2) {
+            x = x.linear(flat.get(at), Some(flat.get(at + 1)));
+            x = if at + 2 < count { x.relu() } else { x };
+        }
+        x
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(30))]
+        /// One update's gradients, of critics, policy and temperature, are those of the losses as the paper has them.
+        #[test]
+        fn the_gradients_are_autograds(
+            seed in 0u64..10_000, rows in 1usize..40, features in 1usize..6, actions in 1usize..4, absorbing: bool,
+        ) {
+            let mut rng = Stream::new(seed, "sac", 0, 0);
+            let config = SacConfig { learning_rate: 1e-12, temperature: 0.3, ..Default::default() };
+            let mut sac = sac(features, actions, absorbing, config, &mut rng);
+            let minibatch = Minibatch::made_up(rows, features, actions, absorbing, &mut rng);
+            let column = |x: &[f32]| Tensor::from_slice(x);
+            let (acts, next_acts) = (column(&minibatch.acts), column(&minibatch.next_acts));
+            let mut noise = rng.clone();
+            let (u, log_prob) = drawn(&out(&sac, &minibatch.features, rows), &mut noise);
+            let (next_u, next_log_prob) = drawn(&out(&sac, &minibatch.next_features, rows), &mut noise);
+            let relu = Activation::Relu;
+
+            let next = Minibatch::input_with(&minibatch.next_input, &(next_u * next_acts.unsqueeze(1)));
+            let [first, second] = sac.critics.by_libtorch(&next, relu, true);
+            let soft = first.minimum(&second) - next_log_prob * &next_acts * 0.3;
+            let target = (column(&minibatch.reward) + column(&minibatch.discount) * soft).detach();
+            let input = column(&minibatch.input).view([rows as i64, -1]);
+            let critics: Tensor = sac
+                .critics
+                .by_libtorch(&input, relu, false)
+                .iter()
+                .map(|q| (q - &target).square().mean(Kind::Float))
+                .sum();
+            sac.critics.flat().backward(&critics).unwrap();
+            let critics = slice::<f32>(&sac.critics.flat().gradient).to_vec();
+
+            let [first, second] =
+                sac.critics.by_libtorch(&Minibatch::input_with(&minibatch.input, &u), relu, false);
+            let each = (&log_prob * 0.3 - first.minimum(&second)) * &acts;
+            let acting = acts.sum(Kind::Float);
+            let loss = each.sum(Kind::Float) / acting.clamp_min(1.0);
+            sac.policy.parameters.backward(&loss).unwrap();
+            let policy = slice::<f32>(&sac.policy.parameters.gradient).to_vec();
+            let mean = ((log_prob * &acts).sum(Kind::Float) / acting.clamp_min(1.0)).double_value(&[]);
+
+            sac.scratch.minibatch = minibatch;
+            sac.update(&mut rng, &mut Log::in_memory()).unwrap();
+            assert_gradients_agree(slice(&sac.critics.flat().gradient), &critics, "critics");
+            if acting.double_value(&[]) > 0.0 {
+                assert_gradients_agree(slice(&sac.policy.parameters.gradient), &policy, "policy");
+                // α grows where the entropy, −mean log π, is below −A.
+                let wanted = -(mean - actions as f64);
+                let ours = f64::from(slice::<f32>(&sac.temperature.gradient)[0]);
+                prop_assert!((ours - wanted).abs() < 1e-4 * wanted.abs().max(1.0), "{ours} is not {wanted}");
+            }
+        }
+    }
+
+    #[test]
+    fn temperature_follows_the_entropy() {
+        let after = |target_entropy| {
+            let mut rng = Stream::new(3, "sac", 0, 0);
+            let config = SacConfig {
+                learning_rate: 1e-2,
+                temperature: 0.5,
+                target_entropy: Some(target_entropy),
+                ..Default::default()
+            };
+            let mut sac = sac(2, 1, false, config, &mut rng);
+            assert!((sac.temperature() - 0.5).abs() < 1e-6);
+            sac.scratch.minibatch = Minibatch::made_up(16, 2, 1, false, &mut rng);
+            sac.update(&mut rng, &mut Log::in_memory()).unwrap();
+            sac.temperature()
+        };
+        // Adam's first step is of the learning rate's size, whatever the gradient's.
+        assert!((after(100.0) - 0.5 * 0.01f64.exp()).abs() < 1e-5, "too little entropy makes it dearer");
+        assert!((after(-100.0) - 0.5 * (-0.01f64).exp()).abs() < 1e-5, "too much, cheaper");
+    }
+}

@@ -228,3 +228,138 @@ impl Learner for Td3 {
         self.experience.state(state)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::experience::assert_gradients_agree;
+    use imago::nn::{Activation, PolicySpec, TorsoSpec};
+    use imago_envs::Space;
+    use proptest::prelude::*;
+    use tch::Kind;
+
+    fn td3(features: usize, actions: usize, absorbing: bool, config: Td3Config, rng: &mut Stream) -> Td3 {
+        let spec = PolicySpec {
+            observation: Space::floats(&[features], -9.0, 9.0),
+            action: Space::floats(&[actions], -2.0, 2.0),
+            torso: TorsoSpec { activation: Activation::Relu, ..TorsoSpec::perceptron(&[24, 16]) },
+            shared: false,
+            value_heads: 0,
+            normalise: false,
+            log_std: 0.0,
+            masked: false,
+            box_head: BoxHead::Deterministic { noise: config.exploration_noise },
+        };
+        let policy = ActorCritic::new(spec, rng).unwrap();
+        let replay = ReplayConfig { absorbing, replay_size: 10, ..Default::default() };
+        let mut td3 = Td3::new(replay, config, policy, rng).unwrap();
+        let weights = slice_mut::<f32>(&mut td3.policy.parameters.weights);
+        weights.iter_mut().for_each(|w| *w += 0.2 * rng.normal());
+        slice_mut::<f32>(&mut td3.target_policy).iter_mut().for_each(|w| *w += 0.2 * rng.normal());
+        td3.critics.shake(rng);
+        td3
+    }
+
+    /// tanh of the policy's output by libtorch; by the target if asked for.
+    fn decided(td3: &Td3, features: &[f32], rows: usize, target: bool) -> Tensor {
+        let mut x = Tensor::from_slice(features).view([rows as i64, -1]);
+        let flat = &td3.policy.parameters;
+        let count = flat.layout.len();
+        let parameter = |index: usize| {
+            let slot = &flat.layout[index];
+            match target {
+                true => {
+                    td3.target_policy.narrow(0, slot.offset as i64, slot.len() as i64).view(&slot.shape[..])
+                }
+                false => flat.get(index).shallow_clone(),
+            }
+        };
+        for at in (0..count).step_by(2) {
+            x = x.linear(&parameter(at), Some(&parameter(at + 1)));
+            x = if at + 2 < count { x.relu() } else { x.tanh() };
+        }
+        x
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(30))]
+        /// One update's gradients are those of the losses as the paper has them.
+        #[test]
+        fn the_gradients_are_autograds(
+            seed in 0u64..10_000, rows in 1usize..40, features in 1usize..6, actions in 1usize..4, absorbing: bool,
+        ) {
+            let mut rng = Stream::new(seed, "td3", 0, 0);
+            let config = Td3Config { learning_rate: 1e-12, policy_delay: 1, ..Default::default() };
+            let mut td3 = td3(features, actions, absorbing, config, &mut rng);
+            td3.experience.updates = 1;
+            let minibatch = Minibatch::made_up(rows, features, actions, absorbing, &mut rng);
+            let column = |x: &[f32]| Tensor::from_slice(x);
+            let relu = Activation::Relu;
+            let noise = (rng.clone().normals(&[rows as i64, actions as i64]) * 0.2).clamp(-0.5, 0.5);
+            let smoothed = (decided(&td3, &minibatch.next_features, rows, true) + noise).clamp(-1.0, 1.0);
+            let smoothed = smoothed * column(&minibatch.next_acts).unsqueeze(1);
+            let next = Minibatch::input_with(&minibatch.next_input, &smoothed);
+            let [first, second] = td3.critics.by_libtorch(&next, relu, true);
+            let following = column(&minibatch.discount) * first.minimum(&second);
+            let target = (column(&minibatch.reward) + following).detach();
+            let input = column(&minibatch.input).view([rows as i64, -1]);
+            let critics: Tensor = td3
+                .critics
+                .by_libtorch(&input, relu, false)
+                .iter()
+                .map(|q| (q - &target).square().mean(Kind::Float))
+                .sum();
+            td3.critics.flat().backward(&critics).unwrap();
+            let critics = slice::<f32>(&td3.critics.flat().gradient).to_vec();
+
+            let acts = column(&minibatch.acts);
+            let input = Minibatch::input_with(&minibatch.input, &decided(&td3, &minibatch.features, rows, false));
+            let [first, _] = td3.critics.by_libtorch(&input, relu, false);
+            let acting = acts.sum(Kind::Float);
+            let loss = -(first * &acts).sum(Kind::Float) / acting.clamp_min(1.0);
+            td3.policy.parameters.backward(&loss).unwrap();
+            let policy = slice::<f32>(&td3.policy.parameters.gradient).to_vec();
+
+            td3.scratch.minibatch = minibatch;
+            td3.update(&mut rng, &mut Log::in_memory()).unwrap();
+            assert_gradients_agree(slice(&td3.critics.flat().gradient), &critics, "critics");
+            if acting.double_value(&[]) > 0.0 {
+                assert_gradients_agree(slice(&td3.policy.parameters.gradient), &policy, "policy");
+            }
+        }
+    }
+
+    #[test]
+    fn the_targets_action_is_smoothed_bounded_and_nothing_in_the_absorbing_state() {
+        let (mut rng, mut to) = (Stream::new(0, "noise", 0, 0), Vec::new());
+        target_actions(&[0.0; 2000], &[1.0; 2000], 0.2, 0.5, &mut rng, &mut to);
+        assert!(to.iter().all(|u| u.abs() <= 0.5) && to.iter().any(|u| u.abs() > 0.4));
+        let deviation = (to.iter().map(|u| f64::from(u * u)).sum::<f64>() / 2000.0).sqrt();
+        assert!((deviation - 0.2).abs() < 0.02, "{deviation}");
+        target_actions(&[9.0, -9.0, 9.0], &[1.0, 1.0, 0.0], 0.2, 0.5, &mut rng, &mut to);
+        assert!(to[0] <= 1.0 && to[0] > 0.3 && to[1] >= -1.0 && to[1] < -0.3 && to[2] == 0.0, "{to:?}");
+        target_actions(&[0.5f32, 1.0], &[1.0], 0.0, 0.5, &mut rng, &mut to);
+        assert_eq!(to, [0.5f32.tanh(), 1f32.tanh()]);
+    }
+
+    #[test]
+    fn the_policy_begins_late_moves_seldom_and_slows_down() {
+        let config =
+            Td3Config { policy_starts: 3, policy_delay: 2, halve_every: Some(100), ..Default::default() };
+        let rates = [0, 99, 100, 399].map(|steps| config.policy_rate(steps));
+        assert_eq!(rates, [1e-3, 1e-3, 5e-4, 1.25e-4]);
+        assert_eq!(Td3Config::default().policy_rate(1_000_000), 1e-3);
+        let mut rng = Stream::new(1, "td3", 0, 0);
+        let mut td3 = td3(2, 1, false, config, &mut rng);
+        let mut moved = Vec::new();
+        for update in 1..=6 {
+            td3.experience.updates = update;
+            td3.scratch.minibatch = Minibatch::made_up(8, 2, 1, false, &mut rng);
+            let before = td3.policy.parameters.weights.copy();
+            td3.update(&mut rng, &mut Log::in_memory()).unwrap();
+            moved.push(td3.policy.parameters.weights != before);
+        }
+        assert_eq!(moved, [false, false, false, true, false, true]);
+    }
+}

@@ -10,7 +10,7 @@ use imago::nn::{ActorCritic, BoxHead, PolicySpec};
 use imago::rollout::{Collector, CollectorSpec, Launch, leaf_tensor};
 use imago::run::Train;
 use imago::signal::{Extrinsic, RewardSignal, Signals, Stacked, ValueHead};
-use imago_agents::{Agent, Bc, Demonstrations, Evaluation, Gail, Learner, Ppo, Sac, Td3};
+use imago_agents::{Agent, Bc, Dac, Demonstrations, Evaluation, Gail, Learner, Ppo, Sac, Td3};
 use imago_envs::{EnvSpec, LeafBuf, Space, VecEnv};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -270,6 +270,16 @@ fn signal(
             check_demonstrations(&pairs, &demos.demos, env, observation, action)?;
             let mut rng = Stream::new(seed, "discriminator weights", index as u64, 0);
             Ok(Box::new(Gail::new(config.clone(), &pairs, rollout, &mut rng)?))
+        }
+        SignalKind::Dac(demos, config) => {
+            let absorbing = recipe.learner.replay().is_some_and(|replay| replay.absorbing);
+            let pairs = match demos.demos.is_empty() {
+                true => stand_in(env, observation, action),
+                false => demonstrations(demos)?,
+            };
+            check_demonstrations(&pairs, &demos.demos, env, observation, action)?;
+            let mut rng = Stream::new(seed, "discriminator weights", index as u64, 0);
+            Ok(Box::new(Dac::new(config.clone(), &pairs, absorbing, &mut rng)?))
         }
         SignalKind::Registered(kind, keys) => {
             let context =

@@ -4,8 +4,9 @@ use crate::nearest::nearest;
 use anyhow::{Result, bail};
 
 /// Built-in recipes: name and text.
-pub const RECIPES: [(&str, &str); 16] = [
+pub const RECIPES: [(&str, &str); 17] = [
     ("bc/cartpole", include_str!("../recipes/bc/cartpole.toml")),
+    ("dac/hopper", include_str!("../recipes/dac/hopper.toml")),
     ("gail/cartpole", include_str!("../recipes/gail/cartpole.toml")),
     ("ppo/cartpole", include_str!("../recipes/ppo/cartpole.toml")),
     ("ppo/doom-basic", include_str!("../recipes/ppo/doom-basic.toml")),
@@ -23,10 +24,13 @@ pub const RECIPES: [(&str, &str); 16] = [
     ("sac/pendulum", include_str!("../recipes/sac/pendulum.toml")),
 ];
 
-/// Built-in demonstrations, as `builtin:NAME` in recipes: ten episodes of the expert that
-/// `imago train ppo/cartpole --set env.id=seals/CartPole-v0` gives, recorded with `imago record`.
-pub const DEMOS: [(&str, &[u8]); 1] =
-    [("seals-cartpole", include_bytes!("../recipes/demos/seals-cartpole.demos"))];
+/// Built-in demonstrations, as `builtin:NAME` in recipes, recorded with `imago record`: ten episodes of the expert that
+/// `imago train ppo/cartpole --set env.id=seals/CartPole-v0` gives; every 20th pair of four episodes (return 3,657) of
+/// that which `imago train ppo/hopper --set run.total_steps=1_000_000 --set rollout.steps=512` has after 500,000 steps.
+pub const DEMOS: [(&str, &[u8]); 2] = [
+    ("hopper", include_bytes!("../recipes/demos/hopper.demos")),
+    ("seals-cartpole", include_bytes!("../recipes/demos/seals-cartpole.demos")),
+];
 
 /// Text of the built-in recipe `name`.
 ///

@@ -8,7 +8,9 @@ use crate::strict::{Source, all_keys, apply_override, keys_of, kind_of, section}
 use anyhow::{Result, bail, ensure};
 use imago::nn::{Activation, BoxHead, PolicySpec, Precision, TorsoKind, TorsoSpec};
 use imago::signal::{RewardNorm, Schedule, When};
-use imago_agents::{BcConfig, DemoSelection, GailConfig, PpoConfig, ReplayConfig, SacConfig, Td3Config};
+use imago_agents::{
+    BcConfig, DacConfig, DemoSelection, GailConfig, PpoConfig, ReplayConfig, SacConfig, Td3Config,
+};
 use imago_envs::{EnvSpec, Space};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,7 +18,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 /// Kinds of signals that need no registration.
-pub const BUILTIN_SIGNALS: [&str; 2] = ["extrinsic", "gail"];
+pub const BUILTIN_SIGNALS: [&str; 3] = ["extrinsic", "gail", "dac"];
 
 /// Version of the recipe format.
 pub const FORMAT: i64 = 1;
@@ -291,6 +293,8 @@ pub enum SignalKind {
     Extrinsic,
     /// kind = "gail"
     Gail(DemosConfig, GailConfig),
+    /// kind = "dac"
+    Dac(DemosConfig, DacConfig),
     /// A kind that a user's program has registered, with its own keys.
     Registered(String, Table),
 }
@@ -464,6 +468,11 @@ impl Recipe {
                 source.check_keys(&path, table, &known)?;
                 SignalKind::Gail(source.read(&path, table)?, source.read(&path, table)?)
             }
+            "dac" => {
+                let known = all_keys(&[stack_keys, keys_of::<DemosConfig>(), keys_of::<DacConfig>()]);
+                source.check_keys(&path, table, &known)?;
+                SignalKind::Dac(source.read(&path, table)?, source.read(&path, table)?)
+            }
             kind if registered.contains(&kind) => {
                 let own = table.iter().filter(|(key, _)| *key != "kind" && !stack_keys.contains(key));
                 let own = own.map(|(key, value)| (key.clone(), value.clone())).collect();
@@ -516,6 +525,13 @@ impl Recipe {
             check(stack.discount.is_none(), &format!("signal.{name}.discount"), why)?;
             check(stack.episodic, &format!("signal.{name}.episodic"), why)?;
         }
+        for SignalConfig { name, kind, .. } in &self.signals {
+            check(
+                self.learner.replay().is_some() || !matches!(kind, SignalKind::Dac(..)),
+                &format!("signal.{name}"),
+                "this signal learns from a replay: use learner.kind = \"td3\" or \"sac\", or kind = \"gail\" here",
+            )?;
+        }
         for signal in &self.signals {
             if let SignalKind::Gail(_, gail) = &signal.kind {
                 let replay = gail.replay_rollouts.max(1).checked_mul(rollout.unwrap_or(1));
@@ -536,7 +552,7 @@ impl Recipe {
             _ => None,
         };
         let signals = self.signals.iter().filter_map(|signal| match &signal.kind {
-            SignalKind::Gail(demos, _) if demos.demos.is_empty() => {
+            SignalKind::Gail(demos, _) | SignalKind::Dac(demos, _) if demos.demos.is_empty() => {
                 Some(format!("signal.{}.demos", signal.name))
             }
             _ => None,
@@ -551,7 +567,7 @@ impl Recipe {
             found.push(demos);
         }
         found.extend(self.signals.iter_mut().filter_map(|signal| match &mut signal.kind {
-            SignalKind::Gail(demos, _) => Some(demos),
+            SignalKind::Gail(demos, _) | SignalKind::Dac(demos, _) => Some(demos),
             _ => None,
         }));
         found
@@ -606,6 +622,7 @@ impl Recipe {
             let written = match &signal.kind {
                 SignalKind::Extrinsic => kind("extrinsic", vec![stack]),
                 SignalKind::Gail(demos, config) => kind("gail", vec![stack, table(demos)?, table(config)?]),
+                SignalKind::Dac(demos, config) => kind("dac", vec![stack, table(demos)?, table(config)?]),
                 SignalKind::Registered(name, own) => kind(name, vec![stack, own.clone()]),
             };
             signals.insert(signal.name.clone(), written.into());

@@ -8,7 +8,7 @@ use crate::recipe::{
 use crate::strict::{excerpt, keys_of};
 use anyhow::{Context, Result};
 use imago::nn::TorsoKind;
-use imago_agents::{BcConfig, GailConfig, PpoConfig, ReplayConfig, SacConfig, Td3Config};
+use imago_agents::{BcConfig, DacConfig, GailConfig, PpoConfig, ReplayConfig, SacConfig, Td3Config};
 use imago_envs::EnvSpec;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -162,7 +162,7 @@ pub fn sections() -> Result<Vec<Section>> {
         let keys = std::iter::once(first).chain(keys).collect();
         Section { name: "learner", kind: Some(kind), about: about.into(), keys }
     };
-    let which = "Which signal: \"extrinsic\" (the environment's own reward), \"gail\", or a kind that your program \
+    let which = "Which signal: \"extrinsic\" (the environment's own reward), \"gail\", \"dac\", or a kind that your program \
                  registers.";
     let mut signal = Section::of::<StackConfig>(SIGNAL);
     signal.keys.insert(0, kind_key(json!({}), Some("NAME"), which));
@@ -173,6 +173,14 @@ pub fn sections() -> Result<Vec<Section>> {
                 every signal."
             .into(),
         keys: [keys::<DemosConfig>(), keys::<GailConfig>()].concat(),
+    };
+    let dac = Section {
+        name: SIGNAL,
+        kind: Some("dac"),
+        about: "Discriminator-actor-critic: as \"gail\", for off-policy learners, from whose replay it learns. These keys \
+                besides those of every signal."
+            .into(),
+        keys: [keys::<DemosConfig>(), keys::<DacConfig>()].concat(),
     };
     Ok(vec![
         Section::of::<RunConfig>("run"),
@@ -200,6 +208,7 @@ pub fn sections() -> Result<Vec<Section>> {
         ),
         signal,
         gail,
+        dac,
         Section::of::<EvalConfig>("eval"),
     ])
 }
