@@ -95,12 +95,16 @@ impl Replay {
     /// # Errors
     /// Transitions without time: what followed them is unknown.
     pub fn push(&mut self, rollout: &Batch) -> Result<()> {
-        let (Lead::Time { steps, .. }, Some(ends)) = (rollout.lead, &rollout.ends) else {
+        let (Lead::Time { steps, envs }, Some(ends)) = (rollout.lead, &rollout.ends) else {
             return Err(Error::Invalid("a replay takes rollouts, not single transitions".into()));
         };
         let valid = rollout.valid_index();
         let count = valid.size()[0];
-        let next = rollout.observations.narrow(0, 1, steps).flatten(0, 1);
+        let next = rollout.gather_observation(&Tensor::arange_start(
+            envs,
+            (steps + 1) * envs,
+            (Kind::Int64, Device::Cpu),
+        ));
         let next = match ends.index.size()[0] {
             0 => next,
             _ => next.index_copy(0, &ends.index, &ends.observation),
@@ -112,7 +116,7 @@ impl Replay {
         let terminated = flags(&rollout.terminated);
         self.append(
             &[
-                pick(&rollout.flat_observation()),
+                rollout.gather_observation(&valid),
                 action,
                 flags(&rollout.reward),
                 pick(&next),
@@ -180,6 +184,7 @@ impl Replay {
             batch: Batch {
                 lead: Lead::Flat(count as i64),
                 observations: pick(&self.observation),
+                stacking: None,
                 action: pick(&self.action),
                 action_mask: None,
                 log_prob: None,
@@ -234,6 +239,7 @@ pub(crate) mod tests {
             lead: Lead::Time { steps: 2, envs: 2 },
             // Environment 0 sees 1, 2, 3; environment 1 sees 10, then 19 at its end, then 20, 21.
             observations: floats(&[1.0, 10.0, 2.0, 20.0, 3.0, 21.0], &[3, 2, 1]),
+            stacking: None,
             action: floats(&[0.1, 0.2, 9.0, -9.0], &[2, 2, 1]),
             action_mask: None,
             log_prob: None,

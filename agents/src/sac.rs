@@ -265,8 +265,9 @@ impl Learner for Sac {
             let mut rng = self.experience.draw(&self.policy, signals, now, &mut self.scratch.minibatch)?;
             timed(Phase::Update, || self.update(&mut rng, log))?;
         }
-        let seen = rollout.flat_observation().index_select(0, &rollout.valid_index());
-        self.policy.update_normaliser(&seen);
+        if self.policy.normaliser.is_some() {
+            self.policy.update_normaliser(&rollout.gather_observation(&rollout.valid_index()));
+        }
         timed(Phase::Signals, || signals.update(When::AfterPolicy, &rollout, now, log))
     }
 

@@ -88,6 +88,7 @@ fn agent(kind: Kind, seed: u64) -> Agent {
     let collecting = CollectorSpec {
         policy: policy.clone(),
         steps: 32,
+        frame_stack: 1,
         workers: 0,
         seed,
         max_faults: 0,
@@ -137,6 +138,7 @@ fn what_was_stored_is_what_the_policy_says_before_its_update() {
     let collecting = CollectorSpec {
         policy: spec(true),
         steps: 16,
+        frame_stack: 1,
         workers: 2,
         seed: 9,
         max_faults: 0,

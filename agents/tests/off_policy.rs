@@ -97,8 +97,15 @@ fn agent(
         },
     };
     let random_rollouts = replay.learning_starts.div_ceil(16);
-    let collecting =
-        CollectorSpec { policy: policy.clone(), steps: 4, workers, seed: 0, max_faults: 0, random_rollouts };
+    let collecting = CollectorSpec {
+        policy: policy.clone(),
+        steps: 4,
+        frame_stack: 1,
+        workers,
+        seed: 0,
+        max_faults: 0,
+        random_rollouts,
+    };
     let collector = Collector::new(collecting, vec![envs(2), envs(2)]).unwrap();
     let mut rng = Stream::new(0, "init", 0, 0);
     let policy = ActorCritic::new(policy, &mut rng).unwrap();

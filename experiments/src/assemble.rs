@@ -224,6 +224,7 @@ fn agent(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>> {
     let collecting = CollectorSpec {
         policy,
         steps: recipe.rollout.steps,
+        frame_stack: evaluation.frame_stack(),
         workers: recipe.run.workers,
         seed: recipe.run.seed,
         max_faults: recipe.run.max_faults,

@@ -6,8 +6,9 @@
 //! socket. Nothing that is collected depends on which process did it.
 
 use super::collect::CollectorSpec;
-use super::group::{Events, Failure, Group, IDLE, Place, Rollout, Standing};
+use super::group::{Events, Failure, Group, Place, Rollout, Standing};
 use super::shared::{Memory, SharedFile};
+use super::watchdog::IDLE;
 use crate::memory::{Column, slice_mut};
 use crate::nn::{ActorCritic, PolicySpec, RunningNorm};
 use crate::random::Stream;
@@ -54,6 +55,7 @@ struct Assignment {
     env: EnvSpec,
     policy: PolicySpec,
     steps: usize,
+    frame_stack: usize,
     seed: u64,
     random_rollouts: u64,
     places: Vec<Place>,
@@ -132,7 +134,8 @@ fn receive<T: DeserializeOwned>(mut from: &UnixStream) -> io::Result<(T, Vec<u8>
 /// The columns that both sides see, in the same order on both: the weights, then the rollouts.
 fn lay_out(assignment: &Assignment, weights: usize, memory: &mut Memory) -> (Column<f32>, Vec<Rollout>) {
     let weights = memory.column(&[weights as i64]);
-    let rollout = |&place| Rollout::new(place, assignment.steps, &assignment.policy, memory);
+    let rollout =
+        |&place| Rollout::new(place, assignment.steps, &assignment.policy, assignment.frame_stack, memory);
     (weights, assignment.places.iter().map(rollout).collect())
 }
 
@@ -196,7 +199,8 @@ impl Worker {
         let (weights, rollouts) = lay_out(assignment, weights, &mut memory);
         let groups = rollouts.into_iter().map(|rollout| {
             let envs = make(&assignment.env, rollout.place.envs)?;
-            let mut group = Group::new(envs, assignment.seed, &assignment.policy, rollout)?;
+            let mut group =
+                Group::new(envs, assignment.seed, &assignment.policy, assignment.frame_stack, rollout)?;
             group.random_rollouts = assignment.random_rollouts;
             Ok(group)
         });
@@ -276,6 +280,7 @@ impl Child {
             env: launch.env.clone(),
             policy: spec.policy.clone(),
             steps: spec.steps,
+            frame_stack: spec.frame_stack,
             seed: spec.seed,
             random_rollouts: spec.random_rollouts,
             places,
@@ -325,7 +330,7 @@ impl Child {
     /// Waits for the answer, as long as there is a sign of life within `patience`.
     fn answer(&mut self, patience: Duration) -> Result<(Answer, Vec<u8>), Silence> {
         let pulse = |child: &Self| -> Vec<i64> {
-            child.rollouts.iter().map(|rollout| rollout.pulse.atomic(0).load(Ordering::Relaxed)).collect()
+            child.rollouts.iter().map(|rollout| rollout.pulse.at.atomic(0).load(Ordering::Relaxed)).collect()
         };
         let (mut alive, mut last) = (Instant::now(), pulse(self));
         while !self.readable(patience.min(Duration::from_millis(500))) {
@@ -408,7 +413,7 @@ impl Child {
     /// Ends it; what it was at.
     fn give_up(&mut self, message: String) -> Failure {
         self.end();
-        let at_work = |rollout: &&Rollout| rollout.pulse.atomic(0).load(Ordering::Relaxed) != IDLE;
+        let at_work = |rollout: &&Rollout| rollout.pulse.at.atomic(0).load(Ordering::Relaxed) != IDLE;
         self.rollouts.iter().find(at_work).unwrap_or(&self.rollouts[0]).stuck(message)
     }
 
