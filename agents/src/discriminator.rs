@@ -8,8 +8,8 @@ use imago::generative::adversarial::{
 };
 use imago::memory::{field_of, slice, slice_mut};
 use imago::nn::{
-    Activation, Adam, Dense, Flat, Init, Layout, Linear, Mlp, RunningNorm, Trace, features_of,
-    standardised_features,
+    Activation, Adam, Dense, Flat, Init, Layout, Linear, Mlp, PenaltyScratch, RunningNorm, Trace,
+    features_of, standardised_features,
 };
 use imago::run::{Log, State};
 use imago::{Result, Stream};
@@ -102,6 +102,7 @@ pub(crate) struct Discriminator {
     /// Whether it sees which observations are the absorbing state.
     indicator: bool,
     trace: Trace,
+    penalty: PenaltyScratch,
 }
 
 /// Pairs as the network reads them: input features `[B, F]` and, for per-action logits, which one counts, `[B, 1]`.
@@ -176,6 +177,7 @@ impl Discriminator {
             per_action,
             indicator: spec.indicator,
             trace: Trace::default(),
+            penalty: PenaltyScratch::default(),
         }
     }
 
@@ -256,7 +258,7 @@ impl Discriminator {
         rng: &mut Stream,
         log: &mut Log,
     ) -> Result<[f64; 4]> {
-        let losses = match self.fused_gradient(real, generated, objective) {
+        let losses = match self.fused_gradient(real, generated, objective, rng, log) {
             Some(losses) => losses,
             None => self.gradient(real, generated, objective, rng, log)?,
         };
@@ -279,14 +281,18 @@ impl Discriminator {
         Ok([accuracy_expert, accuracy_policy, logit_expert, logit_policy])
     }
 
-    /// The loss's gradient without autograd, where there are neither penalties nor normalised weights.
+    /// The loss's gradient without autograd, where weights are not normalised and actions do not choose what is
+    /// penalised.
     pub fn fused_gradient(
         &mut self,
         real: &Pairs,
         generated: &Pairs,
         objective: &Objective,
+        rng: &mut Stream,
+        log: &mut Log,
     ) -> Option<DiscriminatorLosses> {
-        let dense = self.dense.as_ref().filter(|_| objective.gradient_penalty <= 0.0)?;
+        let penalised = objective.gradient_penalty > 0.0;
+        let dense = self.dense.as_ref().filter(|_| !penalised || !self.per_action)?;
         let features = Tensor::cat(&[&real.features, &generated.features], 0);
         let choice = real.choice.as_ref().zip(generated.choice.as_ref());
         let choice = choice.map(|(real, generated)| Tensor::cat(&[real, generated], 0));
@@ -297,18 +303,21 @@ impl Discriminator {
             rows: 2 * real.len(),
         };
         let Flat { weights, gradient, .. } = &mut self.flat;
-        Some(discriminator_gradient(
-            dense,
-            slice(weights),
-            slice_mut(gradient),
-            &batch,
-            objective.label_smoothing,
-            objective.entropy_bonus,
-            &mut self.trace,
-        ))
+        let (weights, gradient) = (slice(weights), slice_mut(gradient));
+        let (smoothing, bonus) = (objective.label_smoothing, objective.entropy_bonus);
+        let losses =
+            discriminator_gradient(dense, weights, gradient, &batch, smoothing, bonus, &mut self.trace);
+        if penalised {
+            let mix = rng.uniforms(&[real.len() as i64, 1]);
+            let between = generated.features.lerp_tensor(&real.features, &mix).contiguous();
+            let pull = (objective.gradient_penalty, objective.gradient_penalty_target);
+            let rows = (slice(&between), real.len());
+            log.scalar("gradient_penalty", dense.penalty(weights, gradient, rows, pull, &mut self.penalty));
+        }
+        Some(losses)
     }
 
-    /// The loss's gradient by autograd, for penalties and normalised weights.
+    /// The loss's gradient by autograd, for everything else.
     pub fn gradient(
         &mut self,
         real: &Pairs,

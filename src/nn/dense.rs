@@ -163,21 +163,21 @@ pub(super) fn sum_rows(matrix: &[f32], sums: &mut [f32]) {
 
 /// A layer's place in the parameter buffer.
 #[derive(Clone, Debug)]
-struct Layer {
+pub(super) struct Layer {
     /// First float of W, `[output, input]`.
-    weight: usize,
+    pub weight: usize,
     /// First float of b, `[output]`.
-    bias: usize,
-    input: usize,
-    output: usize,
+    pub bias: usize,
+    pub input: usize,
+    pub output: usize,
 }
 
 /// Fully connected layers over a flat parameter buffer that is given to every call, the activation after each but,
 /// for a head, the last.
 #[derive(Clone, Debug)]
 pub struct Dense {
-    layers: Vec<Layer>,
-    activation: Activation,
+    pub(super) layers: Vec<Layer>,
+    pub(super) activation: Activation,
     has_head: bool,
 }
 
@@ -185,7 +185,7 @@ pub struct Dense {
 #[derive(Debug, Default)]
 pub struct Trace {
     /// Output of each layer, `[rows, width]`.
-    outputs: Vec<Vec<f32>>,
+    pub(super) outputs: Vec<Vec<f32>>,
     /// Gradients of two neighbouring layers' outputs.
     gradients: [Vec<f32>; 2],
     rows: usize,
@@ -419,6 +419,11 @@ mod tests {
             dense.backward(slice(&flat.weights), &mut gradient, slice(&x), Some(&mut ours), &mut trace);
             let theirs: Vec<f32> = slice::<f32>(&d_input.contiguous()).iter().map(|d| d + 1.0).collect();
             prop_assert!(near(&ours, &theirs), "the input's gradient");
+            let mut alone = vec![7.0; ours.len()];
+            dense.forward(slice(&flat.weights), slice(&x), rows as usize, &mut trace);
+            trace.output_and_gradient().1.copy_from_slice(slice(&direction));
+            dense.input_gradient(slice(&flat.weights), &mut alone, &mut trace);
+            prop_assert!(near(&alone, slice(&d_input.contiguous())), "the input's gradient alone");
             let scale = flat.gradient.abs().max().double_value(&[]).max(1.0) as f32;
             let difference = gradient.iter().zip(slice::<f32>(&flat.gradient)).map(|(a, b)| (a - b).abs());
             prop_assert!(difference.fold(0.0, f32::max) < 1e-5 * scale);

@@ -22,7 +22,15 @@ fn collector(env: &str, once: bool) -> (Collector, ActorCritic) {
         box_head: BoxHead::Gaussian,
     };
     let frame_stack = if once { groups[0].frame_stack() } else { 1 };
-    let spec = CollectorSpec { policy, steps: 7, frame_stack, workers: 2, seed: 3, max_faults: 0, random_rollouts: 0 };
+    let spec = CollectorSpec {
+        policy,
+        steps: 7,
+        frame_stack,
+        workers: 2,
+        seed: 3,
+        max_faults: 0,
+        random_rollouts: 0,
+    };
     let policy = ActorCritic::new(spec.policy.clone(), &mut Stream::new(1, "init", 0, 0)).unwrap();
     (Collector::new(spec, groups).unwrap(), policy)
 }
