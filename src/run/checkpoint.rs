@@ -252,6 +252,18 @@ impl Checkpoints {
         })
     }
 
+    /// As [`Checkpoints::load`], for who goes on with the run: what the checkpoint needs beside itself must be there, too.
+    ///
+    /// # Errors
+    /// Rows of a replay that are missing or cut.
+    pub fn load_to_go_on(&self, which: Which) -> Result<(u64, State)> {
+        let (step, state) = self.load(which)?;
+        for (ring, rows) in rings_of(&self.resolve(Which::Step(step))?)? {
+            self.segments().check(&ring, &rows)?;
+        }
+        Ok((step, state))
+    }
+
     fn read(&self, step: u64) -> Result<State> {
         let path = self.resolve(Which::Step(step))?;
         let (tensors, mut values) = tensor_file::read(&path)?;

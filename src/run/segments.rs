@@ -92,19 +92,8 @@ impl Segments {
         rows: Range<u64>,
         mut take: impl FnMut(&Path, u64, BTreeMap<String, Tensor>) -> Result<()>,
     ) -> Result<()> {
-        let all = self.all()?;
         let mut next = rows.start;
-        while next < rows.end {
-            let holds = |segment: &&Segment| segment.ring == stem(ring) && segment.rows.contains(&next);
-            let Some(segment) = all.iter().rev().find(holds) else {
-                return Err(Error::bad_file(
-                    &self.folder,
-                    format!(
-                        "row {next} of `{ring}` is in no file; a checkpoint needs the files of this folder: copy them \
-                         with it, or go on from another checkpoint"
-                    ),
-                ));
-            };
+        for segment in self.covering(ring, &rows)? {
             let path = self.folder.join(&segment.file);
             let (columns, values) = tensor_file::read(&path)?;
             let said = Value::from(vec![segment.rows.start, segment.rows.end]);
@@ -123,6 +112,38 @@ impl Segments {
             next = end;
         }
         Ok(())
+    }
+
+    /// Whether all of `rows` are there, in files that are whole as far as that shows without reading them.
+    ///
+    /// # Errors
+    /// As for [`Segments::read`].
+    pub fn check(&self, ring: &str, rows: &Range<u64>) -> Result<()> {
+        self.covering(ring, rows)?
+            .iter()
+            .try_for_each(|segment| tensor_file::read_metadata(&self.folder.join(&segment.file)).map(drop))
+    }
+
+    /// The files that hold `rows`, in order.
+    fn covering(&self, ring: &str, rows: &Range<u64>) -> Result<Vec<Segment>> {
+        let mut all = self.all()?;
+        let (mut covering, mut next) = (Vec::new(), rows.start);
+        while next < rows.end {
+            let holds = |segment: &Segment| segment.ring == stem(ring) && segment.rows.contains(&next);
+            let Some(found) = all.iter().rposition(holds) else {
+                return Err(Error::bad_file(
+                    &self.folder,
+                    format!(
+                        "row {next} of `{ring}` is in no file; a checkpoint needs the files of this folder: copy them \
+                         with it, or go on from another checkpoint"
+                    ),
+                ));
+            };
+            let segment = all.remove(found);
+            next = segment.rows.end;
+            covering.push(segment);
+        }
+        Ok(covering)
     }
 
     /// Removes the files that hold none of the rows `needed`, or rows beyond the last of them: those of a future that
