@@ -1,6 +1,6 @@
 //! A learning agent: collector, learner and reward signals in one loop, and its evaluation apart from them.
 
-use crate::Ppo;
+use crate::Learner;
 use imago::Result;
 use imago::nn::ActorCritic;
 use imago::rollout::{Actor, Collected, Collector, run_episodes};
@@ -86,7 +86,7 @@ pub struct Agent {
     /// What the environments' own numbers of an episode are called.
     metrics: Vec<String>,
     collector: Collector,
-    learner: Ppo,
+    learner: Box<dyn Learner>,
     signals: Signals,
     evaluation: Option<Evaluation>,
     seed: u64,
@@ -105,7 +105,7 @@ impl Agent {
     /// reward is among the signals, so that returns may choose the best checkpoint.
     pub fn new(
         collector: Collector,
-        learner: Ppo,
+        learner: Box<dyn Learner>,
         signals: Signals,
         evaluation: Option<Evaluation>,
         seed: u64,
@@ -138,7 +138,7 @@ impl Agent {
 
     /// The policy as it stands.
     pub fn policy(&self) -> &ActorCritic {
-        &self.learner.policy
+        self.learner.policy()
     }
 }
 
@@ -151,7 +151,7 @@ impl Train for Agent {
         // Schedules count what came before: the first rollout learns at full rate, the last one still learns.
         let progress = self.step as f64 / self.total_steps.max(1) as f64;
         let Collected { batch: rollout, finished, failures } =
-            self.collector.collect(&self.learner.policy)?;
+            self.collector.collect(self.learner.policy())?;
         self.faults += failures.len() as u64;
         if self.faults > 0 {
             log.scalar("rollout/faults", self.faults as f64);
@@ -172,7 +172,7 @@ impl Train for Agent {
 
     fn evaluate(&mut self, log: &mut Log) -> Result<Option<f64>> {
         let Some(evaluation) = &mut self.evaluation else { return Ok(None) };
-        let returns = evaluation.run(&self.learner.policy, log)?;
+        let returns = evaluation.run(self.learner.policy(), log)?;
         self.returns = Some(returns);
         // Whoever imitates does not know the true reward, so it must not choose the checkpoint either.
         Ok(self.true_reward.then_some(returns.deterministic_mean))

@@ -2,6 +2,7 @@
 //! (Huang et al. 2022, "The 37 implementation details").
 
 use crate::fused::{FusedPpo, Minibatch};
+use crate::learner::Learner;
 use imago::memory::{leaf_of, slice};
 use imago::nn::{ActorCritic, Adam};
 use imago::rollout::{AdvantageInput, Batch, generalised_advantage};
@@ -216,31 +217,6 @@ impl Ppo {
         Self { config, policy, adam, fused }
     }
 
-    /// One iteration: score the rollout through the signals, improve the policy, update statistics and signals.
-    ///
-    /// # Errors
-    /// A NaN anywhere, with the batch in which it appeared; a signal's own errors.
-    pub fn learn(&mut self, rollout: Batch, signals: &mut Signals, now: Moment, log: &mut Log) -> Result<()> {
-        let spec = &self.policy.spec;
-        if let Some(field) = rollout.first_non_finite(&spec.observation, &spec.action) {
-            return Err(Error::non_finite(format!("the rollout's {field}"), rollout.tensors()));
-        }
-        let rewards = timed(Phase::Signals, || {
-            signals.update(When::BeforeReward, &rollout, now, log)?;
-            signals.rewards(&rollout, now.progress, log)
-        })?;
-        timed(Phase::Update, || {
-            let rows = self.advantages(&rollout, &rewards, signals)?;
-            self.improve(&rollout, &rows, now, log)?;
-            if self.policy.normaliser.is_some() {
-                // Not before: the stored log-probabilities were computed with the old statistics.
-                self.policy.update_normaliser(&rollout.gather_observation(&rows.index));
-            }
-            Ok::<_, Error>(())
-        })?;
-        timed(Phase::Signals, || signals.update(When::AfterPolicy, &rollout, now, log))
-    }
-
     /// Advantages and returns of every value head; advantages are summed, invalid rows dropped.
     fn advantages(&self, rollout: &Batch, rewards: &[Tensor], signals: &Signals) -> Result<Rows> {
         let missing = || Error::Invalid("PPO needs rollouts with values and log-probabilities".into());
@@ -379,9 +355,35 @@ impl Ppo {
             clip_fraction: clipped.to_kind(Kind::Float).mean(Kind::Float).double_value(&[]),
         })
     }
+}
 
-    /// Saves or restores the policy and the optimiser.
-    pub fn state(&mut self, state: &mut State) -> Result<()> {
+impl Learner for Ppo {
+    fn policy(&self) -> &ActorCritic {
+        &self.policy
+    }
+
+    fn learn(&mut self, rollout: Batch, signals: &mut Signals, now: Moment, log: &mut Log) -> Result<()> {
+        let spec = &self.policy.spec;
+        if let Some(field) = rollout.first_non_finite(&spec.observation, &spec.action) {
+            return Err(Error::non_finite(format!("the rollout's {field}"), rollout.tensors()));
+        }
+        let rewards = timed(Phase::Signals, || {
+            signals.update(When::BeforeReward, &rollout, now, log)?;
+            signals.rewards(&rollout, now.progress, log)
+        })?;
+        timed(Phase::Update, || {
+            let rows = self.advantages(&rollout, &rewards, signals)?;
+            self.improve(&rollout, &rows, now, log)?;
+            if self.policy.normaliser.is_some() {
+                // Not before: the stored log-probabilities were computed with the old statistics.
+                self.policy.update_normaliser(&rollout.gather_observation(&rows.index));
+            }
+            Ok::<_, Error>(())
+        })?;
+        timed(Phase::Signals, || signals.update(When::AfterPolicy, &rollout, now, log))
+    }
+
+    fn state(&mut self, state: &mut State) -> Result<()> {
         state.scope("policy", |state| self.policy.state(state))?;
         state.scope("adam", |state| self.adam.state(state))
     }

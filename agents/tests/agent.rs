@@ -88,7 +88,8 @@ fn agent(kind: Kind, seed: u64) -> Agent {
         CollectorSpec { policy: policy.clone(), steps: 32, frame_stack: 1, workers: 0, seed, max_faults: 0 };
     let collector = Collector::new(collecting, vec![probes(kind, 8)]).unwrap();
     let config = PpoConfig { learning_rate: 3e-3, minibatch_size: 64, ..Default::default() };
-    let learner = Ppo::new(config, ActorCritic::new(policy, &mut Stream::new(seed, "init", 0, 0)).unwrap());
+    let policy = ActorCritic::new(policy, &mut Stream::new(seed, "init", 0, 0)).unwrap();
+    let learner = Box::new(Ppo::new(config, policy));
     let signals = Signals {
         stack: vec![Stacked::new("task", Box::new(Extrinsic), When::AfterPolicy)],
         heads: vec![ValueHead { discount: 0.99, episodic: true }],

@@ -10,7 +10,7 @@ use imago::nn::{ActorCritic, PolicySpec};
 use imago::rollout::{Collector, CollectorSpec, Launch, leaf_tensor};
 use imago::run::Train;
 use imago::signal::{Extrinsic, RewardSignal, Signals, Stacked, ValueHead};
-use imago_agents::{Agent, Bc, Demonstrations, Evaluation, Gail, Ppo};
+use imago_agents::{Agent, Bc, Demonstrations, Evaluation, Gail, Learner, Ppo, PpoConfig, Trpo, TrpoConfig};
 use imago_envs::{EnvSpec, LeafBuf, Space, VecEnv};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -183,13 +183,13 @@ fn build(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>> {
             let policy = new_policy(spec, recipe.run.seed)?;
             Ok(Box::new(Bc::new(config, policy, &pairs, evaluation, recipe.run.seed)?))
         }
-        LearnerConfig::Ppo(config) => {
+        LearnerConfig::Ppo(PpoConfig { discount, .. }) | LearnerConfig::Trpo(TrpoConfig { discount, .. }) => {
             let env = recipe.env.clone().context("`env.id` is missing")?;
             ensure!(!recipe.signals.is_empty(), "the recipe has no reward signal: add [signal.extrinsic]");
             let evaluation = evaluation(program, recipe, &env)?;
             let (observation, action) = evaluation.spaces();
             let (observation, action) = (observation.clone(), action.clone());
-            let (heads, head_of) = value_heads(&recipe.signals, config.discount);
+            let (heads, head_of) = value_heads(&recipe.signals, discount);
             let mut stack = Vec::new();
             for (i, value_head) in head_of.into_iter().enumerate() {
                 let signal = signal(program, recipe, i, &env, &observation, &action)?;
@@ -210,9 +210,17 @@ fn build(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>> {
             };
             let collector = collector(program, recipe, &env, collecting)?;
             let policy = new_policy(collector.policy().clone(), recipe.run.seed)?;
+            let learner: Box<dyn Learner> = match recipe.learner.clone() {
+                LearnerConfig::Trpo(config) => {
+                    let mut rng = Stream::new(recipe.run.seed, "value weights", 0, 0);
+                    Box::new(Trpo::new(config, policy, &mut rng)?)
+                }
+                LearnerConfig::Ppo(config) => Box::new(Ppo::new(config, policy)),
+                LearnerConfig::Bc(..) => unreachable!("it was looked at above"),
+            };
             let agent = Agent::new(
                 collector,
-                Ppo::new(config, policy),
+                learner,
                 Signals { stack, heads },
                 Some(evaluation),
                 recipe.run.seed,

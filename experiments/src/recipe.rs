@@ -8,7 +8,7 @@ use crate::strict::{Source, all_keys, apply_override, keys_of, kind_of, section}
 use anyhow::{Result, bail, ensure};
 use imago::nn::{Activation, PolicySpec, Precision, TorsoKind, TorsoSpec};
 use imago::signal::{RewardNorm, Schedule, When};
-use imago_agents::{BcConfig, DemoSelection, GailConfig, PpoConfig};
+use imago_agents::{BcConfig, DemoSelection, GailConfig, PpoConfig, TrpoConfig};
 use imago_envs::{EnvSpec, Space};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -227,6 +227,8 @@ impl DemosConfig {
 pub enum LearnerConfig {
     /// kind = "ppo"
     Ppo(PpoConfig),
+    /// kind = "trpo"
+    Trpo(TrpoConfig),
     /// kind = "bc"
     Bc(DemosConfig, BcConfig),
 }
@@ -409,15 +411,22 @@ impl Recipe {
                 source.check_keys("learner", table, &all_keys(&[keys_of::<PpoConfig>()]))?;
                 Ok(LearnerConfig::Ppo(source.read("learner", table)?))
             }
+            "trpo" => {
+                source.check_keys("learner", table, &all_keys(&[keys_of::<TrpoConfig>()]))?;
+                Ok(LearnerConfig::Trpo(source.read("learner", table)?))
+            }
             "bc" => {
                 let known = all_keys(&[keys_of::<DemosConfig>(), keys_of::<BcConfig>()]);
                 source.check_keys("learner", table, &known)?;
                 Ok(LearnerConfig::Bc(source.read("learner", table)?, source.read("learner", table)?))
             }
             other => {
-                let hint = nearest(other, ["ppo", "bc"])
+                let hint = nearest(other, ["ppo", "trpo", "bc"])
                     .map_or(String::new(), |k| format!("; did you mean \"{k}\"?"));
-                bail!("{}: unknown learner \"{other}\"{hint} (known: ppo, bc)", source.place("learner.kind"))
+                bail!(
+                    "{}: unknown learner \"{other}\"{hint} (known: ppo, trpo, bc)",
+                    source.place("learner.kind")
+                )
             }
         }
     }
@@ -468,7 +477,7 @@ impl Recipe {
             check(false, &path, "must be a finite number")?;
         }
         match &self.learner {
-            LearnerConfig::Ppo(_) => {
+            LearnerConfig::Ppo(_) | LearnerConfig::Trpo(_) => {
                 ensure!(self.env.is_some(), "{}: `env.id` is missing: which environment?", source.name);
             }
             LearnerConfig::Bc(_, bc) => {
@@ -559,6 +568,7 @@ impl Recipe {
         root.insert("policy".into(), table(&self.policy)?.into());
         let learner = match &self.learner {
             LearnerConfig::Ppo(config) => kind("ppo", vec![table(config)?]),
+            LearnerConfig::Trpo(config) => kind("trpo", vec![table(config)?]),
             LearnerConfig::Bc(demos, config) => kind("bc", vec![table(demos)?, table(config)?]),
         };
         root.insert("learner".into(), learner.into());

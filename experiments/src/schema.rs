@@ -8,7 +8,7 @@ use crate::recipe::{
 use crate::strict::{excerpt, keys_of};
 use anyhow::{Context, Result};
 use imago::nn::TorsoKind;
-use imago_agents::{BcConfig, GailConfig, PpoConfig};
+use imago_agents::{BcConfig, GailConfig, PpoConfig, TrpoConfig};
 use imago_envs::EnvSpec;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -154,7 +154,8 @@ pub fn sections() -> Result<Vec<Section>> {
     let mut policy = Section::of::<PolicyConfig>("policy");
     describe_torsos(&mut policy.keys)?;
     let learner = |kind: &'static str, default, about: &str, keys: Vec<Key>| {
-        let first = kind_key(json!({ "const": kind }), default, "Which learner: \"ppo\" or \"bc\".");
+        let first =
+            kind_key(json!({ "const": kind }), default, "Which learner: \"ppo\", \"trpo\" or \"bc\".");
         let keys = std::iter::once(first).chain(keys).collect();
         Section { name: "learner", kind: Some(kind), about: about.into(), keys }
     };
@@ -176,6 +177,7 @@ pub fn sections() -> Result<Vec<Section>> {
         Section::of::<RolloutConfig>("rollout"),
         policy,
         learner("ppo", Some("\"ppo\""), "Proximal policy optimisation.", keys::<PpoConfig>()),
+        learner("trpo", None, "Trust region policy optimisation.", keys::<TrpoConfig>()),
         learner(
             "bc",
             None,
@@ -264,7 +266,10 @@ pub fn json_schema() -> Result<Value> {
     for name in ["run", "env", "rollout", "policy", "eval"] {
         properties.insert(name.into(), refer(name));
     }
-    properties.insert("learner".into(), json!({ "oneOf": [refer("learner-ppo"), chosen("learner-bc")] }));
+    properties.insert(
+        "learner".into(),
+        json!({ "oneOf": [refer("learner-ppo"), chosen("learner-trpo"), chosen("learner-bc")] }),
+    );
     let named: Map<String, Value> = builtin.iter().map(|kind| ((*kind).into(), called(kind))).collect();
     properties.insert(
         "signal".into(),

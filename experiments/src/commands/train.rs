@@ -154,7 +154,7 @@ fn real_length(recipe: &Recipe) -> Option<String> {
     let asked = recipe.run.total_steps;
     let (envs, steps) = (recipe.rollout.envs as u64, recipe.rollout.steps as u64);
     let real = asked.div_ceil(envs * steps) * envs * steps;
-    let collects = matches!(recipe.learner, LearnerConfig::Ppo(_));
+    let collects = !matches!(recipe.learner, LearnerConfig::Bc(..));
     (collects && real != asked).then(|| {
         format!("run.total_steps = {asked}: the run will end at {real}, the end of a rollout of {envs} × {steps} steps")
     })
