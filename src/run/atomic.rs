@@ -30,7 +30,7 @@ pub(super) fn replace(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> io
 }
 
 /// [`replace`] with content at hand.
-pub(super) fn replace_with(path: &Path, content: &[u8]) -> Result<()> {
+pub fn replace_with(path: &Path, content: &[u8]) -> Result<()> {
     replace(path, |file| file.write_all(content))
 }
 

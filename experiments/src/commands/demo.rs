@@ -4,7 +4,7 @@
 //! behaviour cloning and by GAIL, and prints what each is worth. Every run is a child of this same program with
 //! a directory of its own, so that an interrupted demo goes on where it was.
 
-use crate::plot::{Curve, draw, metric};
+use crate::plot::{Curve, Labels, draw, metric};
 use crate::problem::{Done, Outcome, Problem, failed};
 use crate::program::{Program, Shared};
 use crate::runs::{self, Score, scaled};
@@ -257,11 +257,13 @@ fn picture(folder: &Path, rows: &[Row]) -> Result<()> {
     let mut curves = Vec::new();
     for seed in 0..GAIL_SEEDS {
         let points = metric(&folder.join(format!("gail-{seed}")), tag)?;
-        curves.push(Curve { name: format!("GAIL, seed {seed}"), points, level: false });
+        curves.push(Curve { name: format!("GAIL, seed {seed}"), points, ..Curve::default() });
     }
     for row in rows.iter().filter(|row| row.name != "GAIL") {
-        curves.push(Curve { name: row.name.into(), points: vec![(0.0, row.mean())], level: true });
+        let points = vec![(0.0, row.mean())];
+        curves.push(Curve { name: row.name.into(), points, level: true, ..Curve::default() });
     }
     let title = "Fixed-horizon CartPole, imitated from 25 state-action pairs";
-    draw(&folder.join("curves.svg"), title, "return (of 500)", &curves)
+    let labels = Labels { title, x: "environment steps", y: "return (of 500)" };
+    draw(&folder.join("curves.svg"), &labels, &curves)
 }
