@@ -107,7 +107,8 @@ impl Picture<'_> {
     fn legend_width(&self, scale: u32) -> u32 {
         let font = ("sans-serif", (13 * scale) as i32).into_font();
         let width = |curve: &Curve| font.box_size(&curve.name).map_or(0, |(width, _)| width);
-        self.curves.iter().map(width).max().unwrap_or(0) + 46 * scale
+        // A viewer's own font may be wider.
+        self.curves.iter().map(width).max().unwrap_or(0) * 6 / 5 + 42 * scale
     }
 
     fn size(&self, scale: u32) -> (u32, u32) {
@@ -171,6 +172,7 @@ impl Picture<'_> {
             .label_style(text(12))
             .axis_desc_style(text(13))
             .axis_style(full_palette::GREY_600.stroke_width(scale))
+            .set_all_tick_mark_size(unit(4))
             .x_labels(8)
             .y_label_formatter(&|y| value_label(*y, high - low))
             .x_label_formatter(&|x| step_label(*x))
@@ -186,9 +188,8 @@ impl Picture<'_> {
         }
         for (i, curve) in self.curves.iter().enumerate() {
             let style = COLOURS[i % COLOURS.len()].stroke_width(unit(2));
-            let dashed = |from: Vec<(f64, f64)>| {
-                DashedLineSeries::new(from, unit(6) as i32, unit(4) as i32, style)
-            };
+            let dashed =
+                |from: Vec<(f64, f64)>| DashedLineSeries::new(from, unit(6) as i32, unit(4) as i32, style);
             // The colours come again, dashed.
             let again = i >= COLOURS.len();
             match curve.points.first() {
@@ -212,7 +213,7 @@ impl Picture<'_> {
                     }
                 }
             }
-            legend.draw(&Text::new(curve.name.as_str(), (x(30), y - x(6)), text(13)))?;
+            legend.draw(&Text::new(curve.name.as_str(), (x(30), y - x(5)), text(13)))?;
         }
         area.present()?;
         Ok(())
@@ -253,8 +254,13 @@ mod tests {
             assert_eq!(step_label(x), wanted);
         }
         // Ranges of 500, 20, 1 and 0.1: marks lie about a tenth of it apart.
-        let values =
-            [(400.0, 500.0, "400"), (12.0, 20.0, "12"), (0.25, 1.0, "0.2"), (0.01, 0.1, "0.01"), (-0.0, 1.0, "0.0")];
+        let values = [
+            (400.0, 500.0, "400"),
+            (12.0, 20.0, "12"),
+            (0.25, 1.0, "0.2"),
+            (0.01, 0.1, "0.01"),
+            (-0.0, 1.0, "0.0"),
+        ];
         for (x, range, wanted) in values {
             assert_eq!(value_label(x, range), wanted, "{x} of {range}");
         }

@@ -139,10 +139,10 @@ impl Program {
     }
 
     fn run(&self, cli: &Cli) -> Outcome {
-        if let Some(parent) = cli.shared.parent {
-            if !imago::run::end_with_parent(parent)? {
-                return Ok(Done::Stopped);
-            }
+        if let Some(parent) = cli.shared.parent
+            && !imago::run::end_with_parent(parent)?
+        {
+            return Ok(Done::Stopped);
         }
         // Before any other thread exists: it sets an environment variable.
         let in_python = |argument: OsString| {
@@ -201,8 +201,14 @@ impl Cli {
             Command::Eval(_) | Command::Watch(_) | Command::Record(_) => (false, true),
             _ => (false, false),
         };
-        ensure!(training || self.shared.sets.is_empty(), "--set changes recipes: it goes with `imago train` and `imago sweep`");
-        ensure!(training || self.shared.threads.is_none(), "--threads goes with `imago train` and `imago sweep`");
+        ensure!(
+            training || self.shared.sets.is_empty(),
+            "--set changes recipes: it goes with `imago train` and `imago sweep`"
+        );
+        ensure!(
+            training || self.shared.threads.is_none(),
+            "--threads goes with `imago train` and `imago sweep`"
+        );
         ensure!(acting || self.shared.seed.is_none(), "--seed goes with train, eval, watch and record");
         Ok(())
     }

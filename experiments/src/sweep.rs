@@ -5,7 +5,17 @@
 //! `a/seed-0.log`. If that process failed, `a/seed-0.failed` says how. What is finished is kept, what is not is gone
 //! on with, from its last checkpoint.
 //!
-//! Runs that need others first are a second list: train one list, then the other.
+//! Runs that need others first are a second list:
+//!
+//! ```ignore
+//! let sweep = Sweep::begin(folder, Stop::on_signals()?)?;
+//! let mut experts = plan(program, folder, &experts)?; // recipe, changes, seed and folder of each
+//! sweep.train(&mut experts, |_| {})?;
+//! // record their demonstrations …
+//! let mut imitators = plan(program, folder, &imitators)?;
+//! sweep.train(&mut imitators, |_| {})?;
+//! Report::of("A title", &imitators)?.write(folder)?; // Tally::of says how many failed
+//! ```
 
 pub mod grid;
 mod progress;
@@ -106,7 +116,9 @@ impl Planned {
             return State::Failed(how);
         }
         match Directory::holds_run(&self.path) {
-            true => State::Begun(Checkpoints::open(&self.path).ok().and_then(|all| all.latest()).unwrap_or(0)),
+            true => {
+                State::Begun(Checkpoints::open(&self.path).ok().and_then(|all| all.latest()).unwrap_or(0))
+            }
             false => State::New,
         }
     }
@@ -118,30 +130,28 @@ impl Planned {
 /// # Errors
 /// What is wrong with a recipe or its demonstrations; a run in the folder that has another recipe.
 pub fn plan(program: &Program, folder: &Path, runs: &[Run]) -> Result<Vec<Planned>> {
-    let mut sources: BTreeMap<&str, train::Source> = BTreeMap::new();
+    // Each is read once, however many seeds it is trained with.
+    let mut recipes: BTreeMap<(&str, &[String], Option<&Path>), Recipe> = BTreeMap::new();
     let mut hashes: Vec<(DemosConfig, Option<String>)> = Vec::new();
     let mut planned = Vec::new();
     for run in runs {
-        if !sources.contains_key(run.recipe.as_str()) {
-            sources.insert(&run.recipe, train::find(&run.recipe)?);
-        }
-        let source = &sources[run.recipe.as_str()];
-        let mut sets = run.sets.clone();
-        sets.extend(run.seed.map(|seed| format!("run.seed={seed}")));
-        let (mut recipe, missing) = train::read(program, source, &sets, run.demos.as_deref())?;
-        if let Some(advice) = missing {
-            bail!("{advice}");
-        }
-        for demos in recipe.demos_mut() {
-            // Read once, however many runs learn from them.
-            match hashes.iter().find(|(known, _)| known == demos) {
-                Some((_, hash)) => demos.demos_hash.clone_from(hash),
-                None => {
-                    let asked = demos.clone();
-                    assemble::demonstrations(demos)?;
-                    hashes.push((asked, demos.demos_hash.clone()));
+        let asked = (run.recipe.as_str(), run.sets.as_slice(), run.demos.as_deref());
+        let mut recipe = match recipes.get(&asked) {
+            Some(recipe) => recipe.clone(),
+            None => {
+                let source = train::find(&run.recipe)?;
+                let (mut recipe, missing) = train::read(program, &source, &run.sets, run.demos.as_deref())?;
+                if let Some(advice) = missing {
+                    bail!("{advice}");
                 }
+                for demos in recipe.demos_mut() {
+                    read_demonstrations(demos, &mut hashes)?;
+                }
+                recipes.entry(asked).or_insert(recipe).clone()
             }
+        };
+        if let Some(seed) = run.seed {
+            recipe.run.seed = seed;
         }
         let text = recipe.to_toml()?;
         let path = folder.join(&run.name);
@@ -152,6 +162,18 @@ pub fn plan(program: &Program, folder: &Path, runs: &[Run]) -> Result<Vec<Planne
         planned.push(run);
     }
     Ok(planned)
+}
+
+/// Checks that there are such demonstrations and fills in their hash; reads each file once for all recipes.
+fn read_demonstrations(demos: &mut DemosConfig, known: &mut Vec<(DemosConfig, Option<String>)>) -> Result<()> {
+    if let Some((_, hash)) = known.iter().find(|(known, _)| known == demos) {
+        demos.demos_hash.clone_from(hash);
+        return Ok(());
+    }
+    let asked = demos.clone();
+    assemble::demonstrations(demos)?;
+    known.push((asked, demos.demos_hash.clone()));
+    Ok(())
 }
 
 /// Refuses a run that is in the folder already and another one.
@@ -220,7 +242,10 @@ impl Sweep {
         let lock = match lock.try_lock() {
             Ok(()) => Some(lock),
             Err(TryLockError::WouldBlock) => {
-                bail!("{}: another process is sweeping there; wait for it, or choose another --to", folder.display())
+                bail!(
+                    "{}: another process is sweeping there; wait for it, or choose another --to",
+                    folder.display()
+                )
             }
             Err(TryLockError::Error(_)) => None,
         };
@@ -259,7 +284,8 @@ impl Sweep {
         for &i in &todo {
             match fs::remove_file(runs[i].beside(".failed")) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error).with_context(|| format!("cannot remove {}.failed", runs[i].path.display()));
+                    return Err(error)
+                        .with_context(|| format!("cannot remove {}.failed", runs[i].path.display()));
                 }
                 _ => runs[i].look(),
             }

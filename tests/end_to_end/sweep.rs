@@ -37,14 +37,17 @@ fn others_there(place: &Place) -> Vec<String> {
     let processes = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
     processes
         .filter(|process| std::fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd == here))
-        .map(|process| std::fs::read_to_string(process.join("cmdline")).unwrap_or_default().replace('\0', " "))
+        .map(|process| {
+            std::fs::read_to_string(process.join("cmdline")).unwrap_or_default().replace('\0', " ")
+        })
         .filter(|line| !line.is_empty())
         .collect()
 }
 
 fn finished(place: &Place, run: &str) -> bool {
-    std::fs::read_to_string(place.path(run).join("summary.json"))
-        .is_ok_and(|text| serde_json::from_str::<Value>(&text).is_ok_and(|summary| summary["finished"] == true))
+    std::fs::read_to_string(place.path(run).join("summary.json")).is_ok_and(|text| {
+        serde_json::from_str::<Value>(&text).is_ok_and(|summary| summary["finished"] == true)
+    })
 }
 
 #[test]
@@ -92,7 +95,8 @@ fn every_combination_is_a_run_like_any_other() {
     let steps: Vec<u64> = curve.iter().map(|point| point["step"].as_f64().unwrap() as u64).collect();
     assert_eq!(steps, [256, 512, 768, 1024]);
     near(&curve[3]["iqm"], mean);
-    let (ours, theirs) = (&report["probability_of_improvement"][0][1], &report["probability_of_improvement"][1][0]);
+    let (ours, theirs) =
+        (&report["probability_of_improvement"][0][1], &report["probability_of_improvement"][1][0]);
     near(ours, 1.0 - theirs.as_f64().unwrap());
 
     // What is finished is kept, to the byte.
@@ -166,7 +170,8 @@ fn ctrl_c_gives_every_run_a_checkpoint() {
          --set run.eval_every=0 --seeds 0..3 --jobs 2 --to a"
     );
     let mut running = place.start(&sweep);
-    let logs = |run: &str| std::fs::metadata(place.path(run).join("metrics.jsonl")).is_ok_and(|file| file.len() > 0);
+    let logs =
+        |run: &str| std::fs::metadata(place.path(run).join("metrics.jsonl")).is_ok_and(|file| file.len() > 0);
     running.until("two runs", || logs("a/seed-0") && logs("a/seed-1"));
     running.signal("INT");
     let said = running.end().exits(3);
@@ -191,7 +196,12 @@ fn a_run_that_fails_does_not_stop_the_others() {
          --jobs 1 --to s"
     );
     let said = place.run(&sweep).exits(1);
-    let said = said.says(&["2 of 4 runs failed", "learning_rate=1e30/seed-0 (exit code 1: ", "is not finite", "sweep s"]);
+    let said = said.says(&[
+        "2 of 4 runs failed",
+        "learning_rate=1e30/seed-0 (exit code 1: ",
+        "is not finite",
+        "sweep s",
+    ]);
     assert_eq!(said.stderr.trim_end().lines().count(), 1, "{said:#?}");
     assert!(said.stdout.contains("| learning_rate=1e30 | 0 | – | – | 2 |"), "{said:#?}");
     let report = report(&place, "s");
@@ -232,19 +242,40 @@ fn one_sweep_at_a_time_in_a_folder() {
 fn what_is_no_sweep_is_refused() {
     let place = Place::new();
     let refusals = [
-        ("sweep ppo/cartpole --grid learner.learing_rate=1,2", ["--grid learner.learing_rate", "did you mean `learning_rate`?"]),
-        ("sweep ppo/cartpole --grid learner.lr=1,2", ["--grid learner.lr", "here it is called `learner.learning_rate`"]),
+        (
+            "sweep ppo/cartpole --grid learner.learing_rate=1,2",
+            ["--grid learner.learing_rate", "did you mean `learning_rate`?"],
+        ),
+        (
+            "sweep ppo/cartpole --grid learner.lr=1,2",
+            ["--grid learner.lr", "here it is called `learner.learning_rate`"],
+        ),
         ("sweep ppo/cartpole --grid polcy.hidden=[2]", ["--grid polcy.hidden", "did you mean `policy`?"]),
-        ("sweep ppo/cartpole --grid learner.learning_rate=1e-3,fast", ["--grid learner.learning_rate", "fast"]),
-        ("sweep ppo/cartpole --grid learner.learning_rate=", ["--grid learner.learning_rate: which values?", ""]),
+        (
+            "sweep ppo/cartpole --grid learner.learning_rate=1e-3,fast",
+            ["--grid learner.learning_rate", "fast"],
+        ),
+        (
+            "sweep ppo/cartpole --grid learner.learning_rate=",
+            ["--grid learner.learning_rate: which values?", ""],
+        ),
         ("sweep ppo/cartpole --grid learner.learning_rate=1e-3,0.001", ["`0.001` is there twice", ""]),
-        ("sweep ppo/cartpole --grid learner.learning_rate=1,1.0", ["`learning_rate=1` and `learning_rate=1.0` are the same", ""]),
+        (
+            "sweep ppo/cartpole --grid learner.learning_rate=1,1.0",
+            ["`learning_rate=1` and `learning_rate=1.0` are the same", ""],
+        ),
         ("sweep ppo/cartpol", ["no built-in recipe", "did you mean `ppo/cartpole`?"]),
         ("sweep ppo/cartpole --seeds 3..3", ["--seeds 3..3", "holds no seed"]),
         ("sweep ppo/cartpole --seed 3", ["--seeds 0..5", ""]),
         ("sweep ppo/cartpole --jobs 0", ["--jobs must be at least 1", ""]),
-        ("sweep ppo/cartpole --set policy.hidden=[2] --grid policy.hidden=[2]", ["policy.hidden is given with --set and with --grid", ""]),
-        ("sweep ppo/cartpole --set run.seed=2 --seeds 0..2", ["run.seed is given with --set and with --seeds", ""]),
+        (
+            "sweep ppo/cartpole --set policy.hidden=[2] --grid policy.hidden=[2]",
+            ["policy.hidden is given with --set and with --grid", ""],
+        ),
+        (
+            "sweep ppo/cartpole --set run.seed=2 --seeds 0..2",
+            ["run.seed is given with --set and with --seeds", ""],
+        ),
         ("sweep gail/cartpole --set signal.gail.demos=", ["no demonstrations yet", "--demos FILE"]),
         ("sweep ppo/cartpole --to s --report-only", ["there is no sweep in it", "s"]),
     ];
@@ -256,11 +287,16 @@ fn what_is_no_sweep_is_refused() {
 #[test]
 fn what_does_not_fit_the_folder_is_refused() {
     let place = Place::new();
-    let sweep = format!("sweep ppo/cartpole {SMALL} --set run.total_steps=128 --grid policy.hidden=[4],[8] --seeds 0..2 --to s");
+    let sweep = format!(
+        "sweep ppo/cartpole {SMALL} --set run.total_steps=128 --grid policy.hidden=[4],[8] --seeds 0..2 --to s"
+    );
     place.ok(&sweep);
     let refusals = [
         (sweep.replace("=128", "=256"), ["run.total_steps would change", "another sweep"]),
-        (sweep.replace("policy.hidden=[4],[8]", "learner.epochs=2,3"), ["varies policy.hidden", "learner.epochs"]),
+        (
+            sweep.replace("policy.hidden=[4],[8]", "learner.epochs=2,3"),
+            ["varies policy.hidden", "learner.epochs"],
+        ),
         (sweep.replace("[4],[8]", "[4]"), ["has `policy.hidden` = [8] too", "--grid policy.hidden=[4],[8]"]),
         (sweep.replace("0..2", "1"), ["has seed 0 too", "--seeds 0,1"]),
         ("sweep s --seeds 0..3".into(), ["goes on as it was defined", "--seeds was given"]),
@@ -271,7 +307,12 @@ fn what_does_not_fit_the_folder_is_refused() {
         place.refuses(&line, &words);
     }
     // What does not change results may change, and the order of values is nobody's business.
-    place.ok(&sweep.replace("[4],[8]", "[8],[4]").replace("run.total_steps", "run.max_faults=3 --set run.total_steps"));
+    place.ok(&sweep
+        .replace("[4],[8]", "[8],[4]")
+        .replace("run.total_steps", "run.max_faults=3 --set run.total_steps"));
     place.write("s/hidden=4/seed-0.toml", "format = 1\n[env]\nid = \"Pendulum-v1\"\n");
-    place.refuses("sweep ppo/cartpole --grid policy.hidden=[4],[8] --seeds 0..2 --to s", &["env.id", "would change"]);
+    place.refuses(
+        "sweep ppo/cartpole --grid policy.hidden=[4],[8] --seeds 0..2 --to s",
+        &["env.id", "would change"],
+    );
 }

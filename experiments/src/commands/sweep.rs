@@ -292,11 +292,8 @@ fn read(program: &Program, arguments: &Arguments, shared: &Shared) -> Result<Pla
         key: axis.key.clone(),
         values: axis.values.iter().map(|choice| choice.label.clone()).collect(),
     };
-    let entry = |run: &Planned| Entry {
-        row: run.row.clone(),
-        name: run.name.clone(),
-        seed: run.recipe.run.seed,
-    };
+    let entry =
+        |run: &Planned| Entry { row: run.row.clone(), name: run.name.clone(), seed: run.recipe.run.seed };
     let definition = Definition {
         format: FORMAT,
         recipe: arguments.recipe.clone(),
@@ -449,7 +446,10 @@ fn list(folder: &Path, runs: &[Planned], arguments: &Arguments, shared: &Shared)
     if shared.json {
         let all: Vec<_> =
             runs.iter().map(|run| json!({"row": run.row, "run": run.path, "state": state(run)})).collect();
-        println!("{}", json!({ "format": 1, "sweep": folder, "jobs": jobs, "threads": threads, "runs": all }));
+        println!(
+            "{}",
+            json!({ "format": 1, "sweep": folder, "jobs": jobs, "threads": threads, "runs": all })
+        );
         return;
     }
     for run in runs {

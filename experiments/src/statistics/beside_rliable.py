@@ -6,7 +6,7 @@ pip install rliable==1.2.0 into an environment of its own, then: python beside_r
 import numpy as np
 from rliable import library, metrics
 
-REPEATS = 200  # intervals of 2,000 resamples each: their mean and spread
+REPEATS = 50  # intervals of 2,000 resamples each: their mean and spread
 
 
 def numbers(count, first):

@@ -188,7 +188,10 @@ fn label(value: &Value) -> String {
         Value::Float(x) => format!("{x:?}"),
         Value::Array(values) => format!("[{}]", list(values.iter().map(label).collect())),
         Value::Table(table) => {
-            format!("{{{}}}", list(table.iter().map(|(key, value)| format!("{key}={}", label(value))).collect()))
+            format!(
+                "{{{}}}",
+                list(table.iter().map(|(key, value)| format!("{key}={}", label(value))).collect())
+            )
         }
         other => other.to_string(),
     }
@@ -257,14 +260,21 @@ mod tests {
     fn commas_within_values_do_not_part_them() {
         let all = grid(&[r#"signal.task.weight={from=1,to=0},2,"a,\"b,c""#, "env.id=gym:a/B-v1"]).unwrap();
         let labels: Vec<&str> = all.iter().map(|one| one.label.as_str()).collect();
-        assert_eq!(labels, ["weight={from=1, to=0} id=gym:a/B-v1", "weight=2 id=gym:a/B-v1", "weight=a,\"b,c id=gym:a/B-v1"]);
+        assert_eq!(
+            labels,
+            ["weight={from=1, to=0} id=gym:a/B-v1", "weight=2 id=gym:a/B-v1", "weight=a,\"b,c id=gym:a/B-v1"]
+        );
         assert_eq!(all[0].folder, "weight=from=1xto=0,id=gym-a-B-v1");
     }
 
     #[test]
     fn keys_that_end_alike_are_written_out() {
-        let all = grid(&["learner.learning_rate=1e-3", "signal.gail.learning_rate=1e-4", "policy.hidden=[]"]).unwrap();
-        assert_eq!(all[0].folder, "learner.learning_rate=0.001,signal.gail.learning_rate=0.0001,hidden=empty");
+        let all = grid(&["learner.learning_rate=1e-3", "signal.gail.learning_rate=1e-4", "policy.hidden=[]"])
+            .unwrap();
+        assert_eq!(
+            all[0].folder,
+            "learner.learning_rate=0.001,signal.gail.learning_rate=0.0001,hidden=empty"
+        );
     }
 
     #[test]
@@ -291,8 +301,9 @@ mod tests {
             let said = refused(&flags);
             assert!(said.contains(words), "{flags:?}: {said}");
         }
-        let many: Vec<String> =
-            (0..3).map(|i| format!("a.k{i}={}", (0..30).map(|x| x.to_string()).collect::<Vec<_>>().join(","))).collect();
+        let many: Vec<String> = (0..3)
+            .map(|i| format!("a.k{i}={}", (0..30).map(|x| x.to_string()).collect::<Vec<_>>().join(",")))
+            .collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         assert!(refused(&many).contains("more than 10000 combinations"));
     }

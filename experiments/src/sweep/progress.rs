@@ -88,7 +88,8 @@ impl Display {
         for (name, path, bar) in running {
             // There may be none yet, and the last line may be half written.
             let text = tail(&path.join("metrics.jsonl"), LAST_BYTES).unwrap_or_default();
-            let line = text.lines().rev().find_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+            let line =
+                text.lines().rev().find_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
             let Some(line) = line else { continue };
             bar.set_position(line["step"].as_u64().unwrap_or(0));
             if let Some(x) = line["rollout/return"].as_f64() {

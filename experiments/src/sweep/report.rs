@@ -124,7 +124,8 @@ impl Statistics {
         let (&min, &max) = sorted.first().zip(sorted.last())?;
         let (mean, std) = mean_std(scores);
         let middle = sorted.len() / 2;
-        let median = if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 };
+        let median =
+            if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 };
         let tasks = [sorted];
         Some(Self {
             mean,
@@ -306,9 +307,10 @@ impl Report {
             let nothing = || "–".to_string();
             // A pipe would end the cell.
             let mut cells = vec![row.label.replace('|', "\\|"), row.finished.len().to_string()];
-            cells.push(row.statistics.map_or_else(nothing, |own| {
-                format!("{:.digits$} ± {:.digits$}", own.mean, own.std)
-            }));
+            cells.push(
+                row.statistics
+                    .map_or_else(nothing, |own| format!("{:.digits$} ± {:.digits$}", own.mean, own.std)),
+            );
             cells.push(row.statistics.map_or_else(nothing, |own| own.words(digits, bold)));
             if has_scaled {
                 cells.push(row.scaled.map_or_else(nothing, |own| own.words(3, bold)));
@@ -439,8 +441,7 @@ fn row(label: &str, runs: &[Planned], metric: Metric) -> Result<Row> {
         }
     }
     row.statistics = Statistics::of(&row.scores());
-    row.scaled =
-        row.statistics.zip(row.ends).and_then(|(own, (random, expert))| own.scaled(random, expert));
+    row.scaled = row.statistics.zip(row.ends).and_then(|(own, (random, expert))| own.scaled(random, expert));
     row.curve = learning_curve(&curves);
     Ok(row)
 }
