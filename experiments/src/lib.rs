@@ -16,7 +16,7 @@ mod runs;
 mod schema;
 pub mod statistics;
 mod strict;
-mod sweep;
+pub mod sweep;
 mod terminal;
 
 pub use program::{Program, SignalContext};

@@ -69,7 +69,8 @@ pub fn metric(run: &Path, tag: &str) -> Result<Vec<(f64, f64)>> {
 /// # Errors
 /// Another suffix; a file that cannot be written.
 pub fn draw(path: &Path, labels: &Labels, curves: &[Curve]) -> Result<()> {
-    // The widths of letters are known from a font, also where the viewer of an SVG has another one.
+    // Ubuntu Light, under the Ubuntu Font Licence. The widths of letters are known from it also where the viewer of
+    // an SVG has another one.
     static FONT: OnceLock<bool> = OnceLock::new();
     let usable = *FONT.get_or_init(|| {
         register_font("sans-serif", FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT).is_ok()

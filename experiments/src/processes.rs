@@ -115,6 +115,7 @@ pub fn run_all(jobs: &[Job], at_once: usize, stop: &Stop, mut tell: impl FnMut(E
 fn start(job: &Job) -> Result<Child> {
     let log = File::create(&job.log).with_context(|| format!("cannot write {}", job.log.display()))?;
     program_itself()
+        .arg0("imago")
         .args(&job.arguments)
         .args(["--parent", &std::process::id().to_string()])
         .stdin(Stdio::null())

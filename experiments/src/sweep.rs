@@ -7,14 +7,28 @@
 //!
 //! Runs that need others first are a second list:
 //!
-//! ```ignore
-//! let sweep = Sweep::begin(folder, Stop::on_signals()?)?;
-//! let mut experts = plan(program, folder, &experts)?; // recipe, changes, seed and folder of each
+//! ```no_run
+//! use imago_experiments::{Program, sweep::{Run, Sweep, Tally, plan, report::Report}};
+//! # fn main() -> anyhow::Result<()> {
+//! let (program, folder) = (Program::default(), std::path::Path::new("runs/story"));
+//! let run = |row: &str, recipe: &str, seed| Run {
+//!     row: row.into(),
+//!     name: format!("{row}-{seed}"),
+//!     recipe: recipe.into(),
+//!     sets: vec![r#"env.id="seals/CartPole-v0""#.into()],
+//!     demos: None,
+//!     seed: Some(seed),
+//! };
+//! let sweep = Sweep::begin(folder, imago::run::Stop::on_signals()?)?;
+//! let mut experts = plan(&program, folder, &[run("expert", "ppo/cartpole", 0)])?;
 //! sweep.train(&mut experts, |_| {})?;
-//! // record their demonstrations …
-//! let mut imitators = plan(program, folder, &imitators)?;
+//! // … record what they do; then those that imitate it:
+//! let mut imitators = plan(&program, folder, &[run("gail", "gail/cartpole", 0), run("gail", "gail/cartpole", 1)])?;
 //! sweep.train(&mut imitators, |_| {})?;
-//! Report::of("A title", &imitators)?.write(folder)?; // Tally::of says how many failed
+//! Report::of("Imitation", &imitators)?.write(folder)?;
+//! println!("{} failed", Tally::of(&imitators).failed);
+//! # Ok(())
+//! # }
 //! ```
 
 pub mod grid;
@@ -165,7 +179,10 @@ pub fn plan(program: &Program, folder: &Path, runs: &[Run]) -> Result<Vec<Planne
 }
 
 /// Checks that there are such demonstrations and fills in their hash; reads each file once for all recipes.
-fn read_demonstrations(demos: &mut DemosConfig, known: &mut Vec<(DemosConfig, Option<String>)>) -> Result<()> {
+fn read_demonstrations(
+    demos: &mut DemosConfig,
+    known: &mut Vec<(DemosConfig, Option<String>)>,
+) -> Result<()> {
     if let Some((_, hash)) = known.iter().find(|(known, _)| known == demos) {
         demos.demos_hash.clone_from(hash);
         return Ok(());

@@ -87,8 +87,10 @@ fn points_are_those_of_rliable() {
 #[test]
 fn intervals_are_those_of_rliable() {
     type Statistic = fn(&[Vec<f64>]) -> f64;
+    // Runs, tasks, statistic; mean and spread of the low and the high end.
+    type Case = (usize, usize, Statistic, [f64; 2], [f64; 2]);
     let gap: Statistic = |scores| optimality_gap(scores, 1.0);
-    let cases: [(usize, usize, Statistic, [f64; 2], [f64; 2]); 12] = [
+    let cases: [Case; 12] = [
         (5, 1, interquartile_mean, [0.32292, 1.13295], [0.02644, 0.00286]),
         (5, 1, mean, [0.39779, 1.02974], [0.01454, 0.00953]),
         (5, 1, median, [0.39970, 1.03309], [0.01463, 0.01595]),

@@ -204,10 +204,21 @@ impl Row {
     }
 }
 
+/// Another score of finished runs than that of their last evaluation.
+#[derive(Clone, Copy)]
+pub struct Judge<'a> {
+    /// What it is, in words.
+    pub words: &'a str,
+    /// That of a run; `None` leaves the run out.
+    pub score: &'a dyn Fn(&Planned) -> Option<f64>,
+}
+
 /// What came out of some runs.
 pub struct Report {
     title: String,
     metric: Metric,
+    /// What the scores are.
+    words: String,
     tally: Tally,
     rows: Vec<Row>,
     x_label: &'static str,
@@ -219,6 +230,15 @@ impl Report {
     /// # Errors
     /// A finished run without a readable `metrics.jsonl`.
     pub fn of(title: &str, runs: &[Planned]) -> Result<Self> {
+        Self::judged(title, runs, None)
+    }
+
+    /// The same with finished runs judged by another score than their last evaluation: what it is in words, and the
+    /// score of a run. The curves are those of the evaluations still.
+    ///
+    /// # Errors
+    /// As [`Report::of`].
+    pub fn judged(title: &str, runs: &[Planned], judge: Option<Judge>) -> Result<Self> {
         let summaries = || {
             runs.iter().filter_map(|run| match &run.state {
                 State::Finished(summary) => Some(summary),
@@ -233,7 +253,7 @@ impl Report {
                 labels.push(&run.row);
             }
         }
-        let row = |label: &&str| row(label, runs, metric);
+        let row = |label: &&str| row(label, runs, metric, judge);
         let clones = |run: &Planned| matches!(run.recipe.learner, LearnerConfig::Bc(..));
         let x_label = match (runs.iter().all(clones), runs.iter().any(clones)) {
             (true, _) => "optimiser steps",
@@ -243,6 +263,7 @@ impl Report {
         Ok(Self {
             title: title.into(),
             metric,
+            words: judge.map_or_else(|| metric.words().to_string(), |judge| judge.words.to_string()),
             tally: Tally::of(runs),
             rows: labels.iter().map(row).collect::<Result<_>>()?,
             x_label,
@@ -263,8 +284,8 @@ impl Report {
         text += &format!(
             "Of each run: {}. In each row, over its finished seeds: mean and (population) standard deviation; \
              interquartile mean (IQM) with its {:.0} % interval from {RESAMPLES} stratified bootstrap resamples, as in \
-             Agarwal et al. 2021. The best IQM is bold.\n",
-            self.metric.words(),
+             Agarwal et al. 2021 (of fewer than four scores it is their mean). The best IQM is bold.\n",
+            self.words,
             100.0 * CONFIDENCE
         );
         if self.rows.iter().any(|row| !row.curve.is_empty()) {
@@ -334,7 +355,8 @@ impl Report {
         let mut report = json!({
             "format": 1,
             "title": self.title,
-            "metric": self.metric.tag(),
+            "score": self.words,
+            "curves": self.metric.tag(),
             "confidence": CONFIDENCE,
             "resamples": RESAMPLES,
             "finished": self.tally.finished,
@@ -410,7 +432,7 @@ impl Report {
     }
 }
 
-fn row(label: &str, runs: &[Planned], metric: Metric) -> Result<Row> {
+fn row(label: &str, runs: &[Planned], metric: Metric, judge: Option<Judge>) -> Result<Row> {
     let mut row = Row {
         label: label.into(),
         finished: Vec::new(),
@@ -423,14 +445,14 @@ fn row(label: &str, runs: &[Planned], metric: Metric) -> Result<Row> {
     };
     let mut curves = Vec::new();
     for run in runs.iter().filter(|run| run.row == label) {
-        row.ends = ends(&run.recipe).filter(|_| metric != Metric::Score);
+        row.ends = ends(&run.recipe).filter(|_| judge.is_some() || metric != Metric::Score);
         match &run.state {
             State::Finished(summary) => {
                 row.finished.push(Finished {
                     seed: run.recipe.run.seed,
                     name: run.name.clone(),
                     path: run.path.display().to_string(),
-                    score: metric.of(summary),
+                    score: judge.map_or_else(|| metric.of(summary), |judge| (judge.score)(run)),
                     step: summary.get("step").and_then(Value::as_u64).unwrap_or(0),
                     seconds: summary.get("seconds").and_then(Value::as_f64).unwrap_or(0.0),
                 });
@@ -555,6 +577,60 @@ mod tests {
         assert_eq!(own.scaled(60.0, 10.0).unwrap().max, 1.0);
         assert!(Statistics::of(&[]).is_none());
         assert_eq!(Statistics::of(&[7.0]).unwrap().iqm_interval, None);
+    }
+
+    /// A run in `folder` that ended with this return, if it ended.
+    fn run(folder: &Path, seed: u64, score: Option<f64>, how: &str) -> Planned {
+        let name = format!("seed-{seed}");
+        let path = folder.join(&name);
+        let text = crate::catalogue::recipe("ppo/cartpole").unwrap();
+        let sets = [format!("run.seed={seed}"), "eval={random_return=0,expert_return=500}".into()];
+        let recipe = Recipe::parse("x", text, &sets, None, &[]).unwrap();
+        let state = match score {
+            Some(score) => {
+                std::fs::create_dir_all(&path).unwrap();
+                let lines = format!("{{\"step\":5,\"evaluation/return_deterministic\":{score}}}\n");
+                std::fs::write(path.join("metrics.jsonl"), lines).unwrap();
+                let summary =
+                    json!({"returns": {"deterministic_mean": score}, "return_mean": 3.0, "seconds": 4.0});
+                let Value::Object(summary) = summary else { panic!() };
+                State::Finished(summary)
+            }
+            None => State::Failed(how.into()),
+        };
+        Planned { row: "a | b".into(), name, path, recipe, text: String::new(), state }
+    }
+
+    #[test]
+    fn a_report_has_a_row_and_says_what_failed() {
+        let folder = tempfile::tempdir().unwrap();
+        let runs = [
+            run(folder.path(), 0, Some(100.0), ""),
+            run(folder.path(), 1, Some(200.0), ""),
+            run(folder.path(), 2, None, "exit code 1\nno luck"),
+        ];
+        let report = Report::of("A title", &runs).unwrap();
+        let wanted =
+            "| a \\| b | 2 | 150.0 ± 50.0 | 150.0 [100.0, 200.0] | 0.300 [0.200, 0.400] | 1 | 4.0 s |";
+        assert!(report.table().ends_with(&format!("{wanted}\n")), "{}", report.table());
+        let text = report.markdown();
+        for words in [
+            "# A title",
+            "2 runs finished, 1 failed.",
+            "return of the last evaluation",
+            "exit code 1\nno luck",
+        ] {
+            assert!(text.contains(words), "`{words}` is missing in {text}");
+        }
+        // 1 − (0.2 + 0.4)/2.
+        let gap = report.json()["rows"][0]["optimality_gap"].as_f64().unwrap();
+        assert!((gap - 0.7).abs() < 1e-12, "{gap}");
+        // Judged by something else: their seeds.
+        let score = |run: &Planned| Some(run.recipe.run.seed as f64);
+        let report = Report::judged("A title", &runs, Some(Judge { words: "seed", score: &score })).unwrap();
+        assert!(report.table().contains("| 0.500 ± 0.500 |"), "{}", report.table());
+        assert!(report.markdown().contains("Of each run: seed."));
+        assert_eq!(report.json()["rows"][0]["curve"][0]["iqm"], 150.0);
     }
 
     #[test]
