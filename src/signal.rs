@@ -334,6 +334,7 @@ mod tests {
         Batch {
             lead: Lead::Time { steps: 3, envs: 2 },
             observations: Tensor::zeros([4, 2, 1], (Kind::Float, Device::Cpu)),
+            stacking: None,
             action: Tensor::zeros([3, 2], (Kind::Int64, Device::Cpu)),
             action_mask: None,
             log_prob: None,

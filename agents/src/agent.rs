@@ -49,6 +49,11 @@ impl Evaluation {
         (self.envs.observation_space(), self.envs.action_space())
     }
 
+    /// Of how many frames its environments' observations are stacks.
+    pub fn frame_stack(&self) -> usize {
+        self.envs.frame_stack()
+    }
+
     /// Runs the episodes deterministically and stochastically and logs both.
     pub fn run(&mut self, policy: &ActorCritic, log: &mut Log) -> Result<Returns> {
         let mut figures = [(0.0, 0.0, 0.0); 2];

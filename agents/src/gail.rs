@@ -541,7 +541,7 @@ impl RewardSignal for Gail {
         if count == 0 {
             return Ok(());
         }
-        let observation = recent.flat_observation().index_select(0, &valid);
+        let observation = recent.gather_observation(&valid);
         let action = recent.flat_action().index_select(0, &valid);
         if self.config.replay_rollouts <= 1 {
             self.replay.clear();
@@ -677,6 +677,7 @@ mod tests {
         Batch {
             lead: Lead::Flat(count),
             observations: Tensor::from_slice(observation).view([-1, 1]),
+            stacking: None,
             action: Tensor::from_slice(action),
             action_mask: None,
             log_prob: None,

@@ -12,7 +12,7 @@ use imago::{Error, Result, Stream};
 use imago_envs::Leaf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Settings of [`Ppo`]. Defaults are Stable-Baselines3's for vector observations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -133,7 +133,8 @@ pub struct Losses {
 
 /// A rollout flattened to `[B]` rows, ready to be shuffled.
 struct Rows {
-    observation: Tensor,
+    /// Where in the rollout they are, `t · N + n`: observations are read when they are needed.
+    index: Tensor,
     action: Tensor,
     /// What was allowed, `[B, choices]`.
     mask: Option<Tensor>,
@@ -149,7 +150,7 @@ struct Rows {
 impl Rows {
     fn map(&self, f: impl Fn(&Tensor) -> Tensor) -> Self {
         Self {
-            observation: f(&self.observation),
+            index: f(&self.index),
             action: f(&self.action),
             mask: self.mask.as_ref().map(&f),
             log_prob: f(&self.log_prob),
@@ -159,21 +160,12 @@ impl Rows {
         }
     }
 
-    /// `count` rows from `start` in plain memory; `input` is what the fast path reads of all observations.
-    fn plain<'a>(&'a self, input: &'a Tensor, start: usize, count: usize) -> Minibatch<'a> {
-        let width = |x: &Tensor| x.size()[1..].iter().product::<i64>() as usize;
-        let leaves = |x: &'a Tensor| {
-            let (start, count) = (start * width(x), count * width(x));
-            match leaf_of(x) {
-                Leaf::F32(values) => Leaf::F32(&values[start..start + count]),
-                Leaf::U8(values) => Leaf::U8(&values[start..start + count]),
-                Leaf::I64(values) => Leaf::I64(&values[start..start + count]),
-            }
-        };
-        let floats = |x: &'a Tensor| leaves(x).f32();
+    /// `count` rows from `start` in plain memory; `input` is what the fast path reads of their observations.
+    fn plain<'a>(&'a self, input: Leaf<'a>, start: usize, count: usize) -> Minibatch<'a> {
+        let floats = |x: &'a Tensor| plain(x, start, count).f32();
         Minibatch {
-            input: leaves(input),
-            action: leaves(&self.action),
+            input,
+            action: plain(&self.action, start, count),
             log_prob: floats(&self.log_prob),
             advantage: floats(&self.advantage),
             value: floats(&self.value),
@@ -181,9 +173,9 @@ impl Rows {
         }
     }
 
-    fn tensors(&self) -> Vec<(String, Tensor)> {
+    fn tensors(&self, rollout: &Batch) -> Vec<(String, Tensor)> {
         [
-            ("observation", &self.observation),
+            ("observation", &rollout.gather_observation(&self.index)),
             ("action", &self.action),
             ("log_prob", &self.log_prob),
             ("advantage", &self.advantage),
@@ -192,6 +184,17 @@ impl Rows {
         ]
         .map(|(name, tensor)| (name.into(), tensor.detach().copy()))
         .into()
+    }
+}
+
+/// `count` rows of `x` from `start` in plain memory.
+fn plain(x: &Tensor, start: usize, count: usize) -> Leaf<'_> {
+    let width = x.size()[1..].iter().product::<i64>() as usize;
+    let range = start * width..(start + count) * width;
+    match leaf_of(x) {
+        Leaf::F32(values) => Leaf::F32(&values[range]),
+        Leaf::U8(values) => Leaf::U8(&values[range]),
+        Leaf::I64(values) => Leaf::I64(&values[range]),
     }
 }
 
@@ -228,9 +231,11 @@ impl Ppo {
         })?;
         timed(Phase::Update, || {
             let rows = self.advantages(&rollout, &rewards, signals)?;
-            self.improve(&rows, now, log)?;
-            // Not before: the stored log-probabilities were computed with the old statistics.
-            self.policy.update_normaliser(&rows.observation);
+            self.improve(&rollout, &rows, now, log)?;
+            if self.policy.normaliser.is_some() {
+                // Not before: the stored log-probabilities were computed with the old statistics.
+                self.policy.update_normaliser(&rollout.gather_observation(&rows.index));
+            }
             Ok::<_, Error>(())
         })?;
         timed(Phase::Signals, || signals.update(When::AfterPolicy, &rollout, now, log))
@@ -267,7 +272,7 @@ impl Ppo {
             advantage.push(estimated);
         }
         let rows = Rows {
-            observation: rollout.flat_observation(),
+            index: Tensor::arange(steps * envs, (Kind::Int64, Device::Cpu)),
             action: rollout.flat_action(),
             mask: rollout.flat_action_mask(),
             log_prob: log_prob.flatten(0, 1),
@@ -279,8 +284,14 @@ impl Ppo {
         Ok(if valid.size()[0] < steps * envs { rows.map(|x| x.index_select(0, &valid)) } else { rows })
     }
 
+    /// The observations of the rows `index` as a gradient reads them.
+    fn input(&self, rollout: &Batch, index: &Tensor) -> Tensor {
+        let observation = rollout.gather_observation(index);
+        if self.fused.is_some() { self.policy.input(&observation) } else { observation }
+    }
+
     /// `epochs` passes of clipped gradient steps over the rows.
-    fn improve(&mut self, rows: &Rows, now: Moment, log: &mut Log) -> Result<()> {
+    fn improve(&mut self, rollout: &Batch, rows: &Rows, now: Moment, log: &mut Log) -> Result<()> {
         let mut rng = Stream::new(now.seed, "minibatches", 0, now.iteration);
         let count = rows.advantage.size()[0];
         let anneal = if self.config.anneal_learning_rate { 1.0 - now.progress } else { 1.0 };
@@ -290,16 +301,29 @@ impl Ppo {
             // Shuffled once an epoch, so that minibatches are views.
             let order = Tensor::from_slice(&rng.permutation(count as usize));
             let shuffled = rows.map(|x| x.index_select(0, &order));
-            // Statistics stand still during an update: what the networks read is computed once an epoch.
-            let input = self.fused.is_some().then(|| self.policy.input(&shuffled.observation));
+            // Statistics stand still during an update: what the networks read is computed once an epoch, except for
+            // stacks of frames, which would be many times the rollout.
+            let whole = rollout.stacking.is_none().then(|| self.input(rollout, &shuffled.index));
             for start in (0..count).step_by(size as usize) {
                 let size = size.min(count - start);
-                let losses = match (&mut self.fused, &input) {
-                    (Some(fused), Some(input)) => {
+                let gathered;
+                let (input, first) = match &whole {
+                    Some(whole) => (whole, start),
+                    None => {
+                        gathered = self.input(rollout, &shuffled.index.narrow(0, start, size));
+                        (&gathered, 0)
+                    }
+                };
+                let losses = match &mut self.fused {
+                    Some(fused) => {
+                        let input = plain(input, first as usize, size as usize);
                         let minibatch = shuffled.plain(input, start as usize, size as usize);
                         fused.gradient(&mut self.policy, &minibatch, &self.config)
                     }
-                    _ => self.gradient(&shuffled.map(|x| x.narrow(0, start, size)))?,
+                    None => {
+                        let minibatch = shuffled.map(|x| x.narrow(0, start, size));
+                        self.gradient(&input.narrow(0, first, size), &minibatch)?
+                    }
                 };
                 if self.config.target_kl.is_some_and(|target| losses.approximate_kl > 1.5 * target) {
                     break 'epochs;
@@ -307,7 +331,7 @@ impl Ppo {
                 let norm = self.policy.parameters.clip_gradient(self.config.max_gradient_norm);
                 if !norm.is_finite() {
                     let minibatch = shuffled.map(|x| x.narrow(0, start, size));
-                    return Err(self.policy.parameters.diverged("policy", minibatch.tensors()));
+                    return Err(self.policy.parameters.diverged("policy", minibatch.tensors(rollout)));
                 }
                 self.adam.update(&mut self.policy.parameters, learning_rate);
                 log.scalar("policy/loss", losses.policy);
@@ -323,15 +347,15 @@ impl Ppo {
             log.scalar("value/explained_variance", explained_variance(&rows.value, &rows.returns));
         }
         if !self.policy.parameters.is_finite() {
-            return Err(self.policy.parameters.diverged("policy", rows.tensors()));
+            return Err(self.policy.parameters.diverged("policy", rows.tensors(rollout)));
         }
         Ok(())
     }
 
     /// The loss's gradient in a minibatch, by autograd.
-    fn gradient(&mut self, minibatch: &Rows) -> Result<Losses> {
+    fn gradient(&mut self, observation: &Tensor, minibatch: &Rows) -> Result<Losses> {
         let config = &self.config;
-        let (observation, mask) = (&minibatch.observation, minibatch.mask.as_ref());
+        let mask = minibatch.mask.as_ref();
         let evaluated = self.policy.evaluate_masked(observation, mask, &minibatch.action);
         let log_ratio = evaluated.log_prob - &minibatch.log_prob;
         let advantage = match config.normalise_advantage {
@@ -423,27 +447,28 @@ mod tests {
         assert!(explained_variance(&returns.zeros_like(), &returns).abs() < 1e-6);
     }
 
-    /// Rows as a rollout gives them, with probability ratios on both sides of the clip.
-    fn rows(action: &Space, observation: &Space, count: i64, heads: i64, rng: &mut Stream) -> Rows {
+    /// Observations, and rows as a rollout gives them, with probability ratios on both sides of the clip.
+    fn rows(action: &Space, observation: &Space, count: i64, heads: i64, rng: &mut Stream) -> (Tensor, Rows) {
         let action = match action {
             Space::Discrete { n, .. } => rng.indices(*n as usize, count as usize),
             space => rng.normals(&[count, space.len() as i64]),
         };
         let shape: Vec<i64> =
             [count].into_iter().chain(observation.shape().iter().map(|&d| d as i64)).collect();
-        Rows {
-            observation: match observation.dtype() {
-                Dtype::U8 => rng.uniforms(&shape) * 255.0,
-                _ => rng.normals(&shape),
-            }
-            .to_kind(if observation.dtype() == Dtype::U8 { Kind::Uint8 } else { Kind::Float }),
+        let observation = match observation.dtype() {
+            Dtype::U8 => (rng.uniforms(&shape) * 255.0).to_kind(Kind::Uint8),
+            _ => rng.normals(&shape),
+        };
+        let rows = Rows {
+            index: Tensor::arange(count, (Kind::Int64, Device::Cpu)),
             action,
             mask: None,
             log_prob: rng.normals(&[count]) * 0.5 - 1.0,
             advantage: rng.normals(&[count]),
             value: rng.normals(&[count, heads]),
             returns: rng.normals(&[count, heads]),
-        }
+        };
+        (observation, rows)
     }
 
     proptest! {
@@ -493,16 +518,17 @@ mod tests {
             let mut ppo = Ppo::new(config, ActorCritic::new(spec, &mut rng).unwrap());
             // Not the small initial head: every path of the gradient should carry weight.
             slice_mut::<f32>(&mut ppo.policy.parameters.weights).iter_mut().for_each(|w| *w += 0.1 * rng.normal());
-            let rows = rows(&action, &observation, count, heads as i64, &mut rng);
-            ppo.policy.update_normaliser(&(&rows.observation * 2.0));
+            let (observation, rows) = rows(&action, &observation, count, heads as i64, &mut rng);
+            ppo.policy.update_normaliser(&(&observation * 2.0));
             // A shared torso without a layer of its own is left to autograd.
             prop_assume!(ppo.fused.is_some());
 
-            let theirs = ppo.gradient(&rows).unwrap();
+            let theirs = ppo.gradient(&observation, &rows).unwrap();
             let wanted = slice::<f32>(&ppo.policy.parameters.gradient).to_vec();
-            let read = ppo.policy.input(&rows.observation);
+            let read = ppo.policy.input(&observation);
             let mut fused = ppo.fused.take().unwrap();
-            let ours = fused.gradient(&mut ppo.policy, &rows.plain(&read, 0, count as usize), &ppo.config);
+            let minibatch = rows.plain(leaf_of(&read), 0, count as usize);
+            let ours = fused.gradient(&mut ppo.policy, &minibatch, &ppo.config);
             let scale = wanted.iter().fold(1f32, |scale, g| scale.max(g.abs()));
             for (slot, (a, b)) in slice::<f32>(&ppo.policy.parameters.gradient).iter().zip(&wanted).enumerate() {
                 prop_assert!((a - b).abs() < 1e-5 * scale, "{slot}: {a} is not {b} of at most {scale}");

@@ -84,7 +84,8 @@ fn spec(normalise: bool) -> PolicySpec {
 
 fn agent(kind: Kind, seed: u64) -> Agent {
     let policy = spec(true);
-    let collecting = CollectorSpec { policy: policy.clone(), steps: 32, workers: 0, seed, max_faults: 0 };
+    let collecting =
+        CollectorSpec { policy: policy.clone(), steps: 32, frame_stack: 1, workers: 0, seed, max_faults: 0 };
     let collector = Collector::new(collecting, vec![probes(kind, 8)]).unwrap();
     let config = PpoConfig { learning_rate: 3e-3, minibatch_size: 64, ..Default::default() };
     let learner = Ppo::new(config, ActorCritic::new(policy, &mut Stream::new(seed, "init", 0, 0)).unwrap());
@@ -125,7 +126,8 @@ fn what_was_stored_is_what_the_policy_says_before_its_update() {
     for _ in 0..3 {
         agent.iterate(&mut Log::in_memory()).unwrap();
     }
-    let collecting = CollectorSpec { policy: spec(true), steps: 16, workers: 2, seed: 9, max_faults: 0 };
+    let collecting =
+        CollectorSpec { policy: spec(true), steps: 16, frame_stack: 1, workers: 2, seed: 9, max_faults: 0 };
     let groups = vec![probes(Kind::Delayed, 3), probes(Kind::Delayed, 5)];
     let batch = Collector::new(collecting, groups).unwrap().collect(agent.policy()).unwrap().batch;
     let evaluated = agent.policy().evaluate(&batch.flat_observation(), &batch.flat_action());

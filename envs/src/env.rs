@@ -282,6 +282,12 @@ pub trait Env: Send {
     fn info(&self, _name: &str) -> Option<f64> {
         None
     }
+    /// Of how many frames an observation is a stack, joined along its first dimension, oldest first: all but the
+    /// newest are those of the observation before, and zero where the episode has none. 1 where it is none, or
+    /// something else. Rollouts then store each frame once.
+    fn frame_stack(&self) -> usize {
+        1
+    }
     /// Everything that distinguishes this moment, or `None` where the environment cannot say: a resumed run
     /// then starts a new episode there.
     fn save(&self) -> Option<Vec<u8>> {
@@ -326,6 +332,10 @@ impl<E: Env + ?Sized> Env for Box<E> {
         (**self).info(name)
     }
 
+    fn frame_stack(&self) -> usize {
+        (**self).frame_stack()
+    }
+
     fn save(&self) -> Option<Vec<u8>> {
         (**self).save()
     }
@@ -361,6 +371,10 @@ pub trait VecEnv: Send {
     /// A mask that allows nothing; environments of which some have masks and some not.
     fn action_mask(&self, _mask: &mut [bool]) -> Result<bool> {
         Ok(false)
+    }
+    /// See [`Env::frame_stack`]; the same for each.
+    fn frame_stack(&self) -> usize {
+        1
     }
     /// State of every environment, `None` for those that cannot save, and each one's episode number.
     fn save(&self) -> Vec<(u64, Option<Vec<u8>>)>;
@@ -537,6 +551,10 @@ impl<E: Env> VecEnv for Each<E> {
             });
         }
         Ok(masked != 0)
+    }
+
+    fn frame_stack(&self) -> usize {
+        self.envs[0].frame_stack()
     }
 
     fn save(&self) -> Vec<(u64, Option<Vec<u8>>)> {

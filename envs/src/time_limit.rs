@@ -64,6 +64,10 @@ impl<E: Env> Env for TimeLimit<E> {
         self.env.info(name)
     }
 
+    fn frame_stack(&self) -> usize {
+        self.env.frame_stack()
+    }
+
     /// Steps taken so far (u32, little-endian), then the inner state. `None` where the environment cannot say.
     fn save(&self) -> Option<Vec<u8>> {
         let mut state = self.elapsed.to_le_bytes().to_vec();

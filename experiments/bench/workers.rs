@@ -67,7 +67,8 @@ fn measure(arguments: &Arguments) -> Result<serde_json::Value> {
         masked: false,
     };
     drop(one);
-    let collecting = CollectorSpec { policy, steps: ROLLOUT, workers, seed: 0, max_faults: 0 };
+    let collecting =
+        CollectorSpec { policy, steps: ROLLOUT, frame_stack: 1, workers, seed: 0, max_faults: 0 };
     let mut collector = if arguments.threads {
         let groups = (0..envs).map(|_| registry.make_group(&spec, 1)).collect::<Result<_, _>>()?;
         Collector::new(collecting, groups)?

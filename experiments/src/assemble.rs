@@ -203,6 +203,7 @@ fn build(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>> {
             let collecting = CollectorSpec {
                 policy: recipe.policy.spec(&observation, &action, heads.len()),
                 steps: recipe.rollout.steps,
+                frame_stack: evaluation.frame_stack(),
                 workers: recipe.run.workers,
                 seed: recipe.run.seed,
                 max_faults: recipe.run.max_faults,

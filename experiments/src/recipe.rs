@@ -50,8 +50,8 @@ pub struct RunConfig {
     pub workers: usize,
     /// What the workers are; both give the same bits.
     pub worker_kind: WorkerKind,
-    /// Seconds that one step of a group of environments may take in a worker process; one that takes longer is
-    /// replaced.
+    /// Seconds that one step of an environment may take. A worker process that takes longer is replaced; elsewhere it
+    /// ends the run.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub env_timeout: f64,
     /// How often in a session environments may fail (raise, show a NaN, hang or die in a process). Each time a new

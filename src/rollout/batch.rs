@@ -1,8 +1,9 @@
 //! The one record type of the system.
 
+use super::frames::Stacking;
 use crate::memory::field_of;
 use imago_envs::Space;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Leading dimensions of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +39,10 @@ pub struct Batch {
     /// `[T, N]` or `[B]`.
     pub lead: Lead,
     /// `[T + 1, N, …]`: row `t + 1` is what the policy saw next (after an end, the new episode). `[B, …]`
-    /// without time.
+    /// without time. If there is a stacking, single frames `[T + K, N, …]`: see [`Batch::gather_observation`].
     pub observations: Tensor,
+    /// How observations are put together of frames, of which each is stored once; rollouts only.
+    pub stacking: Option<Stacking>,
     /// As the policy chose it, before clipping to the action space: int64 `[lead]` or `[lead, A]`, float32
     /// `[lead, A]`, bytes `[lead, A]` of switches or of records.
     pub action: Tensor,
@@ -78,11 +81,23 @@ impl Batch {
         self.len() == 0
     }
 
-    /// The observations in which the actions were taken, `[T · N, …]` or `[B, …]`, without a copy.
+    /// The observations in which the actions were taken, `[T · N, …]` or `[B, …]`: without a copy, unless they are
+    /// stacks of frames.
     pub fn flat_observation(&self) -> Tensor {
-        match self.lead {
-            Lead::Time { steps, .. } => self.observations.narrow(0, 0, steps).flatten(0, 1),
-            Lead::Flat(_) => self.observations.shallow_clone(),
+        match (self.lead, &self.stacking) {
+            (_, Some(_)) => self.gather_observation(&Tensor::arange(self.len(), (Kind::Int64, Device::Cpu))),
+            (Lead::Time { steps, .. }, None) => self.observations.narrow(0, 0, steps).flatten(0, 1),
+            (Lead::Flat(_), None) => self.observations.shallow_clone(),
+        }
+    }
+
+    /// The observations in which the actions `index`, int64 `[B]` in flat order, were taken, `[B, …]`. In a rollout
+    /// `T · N + n` are those that the policy saw last.
+    pub fn gather_observation(&self, index: &Tensor) -> Tensor {
+        match (self.lead, &self.stacking) {
+            (_, Some(stacking)) => stacking.gather(&self.observations, index),
+            (Lead::Time { .. }, None) => self.observations.flatten(0, 1).index_select(0, index),
+            (Lead::Flat(_), None) => self.observations.index_select(0, index),
         }
     }
 
@@ -154,6 +169,7 @@ impl Batch {
     pub fn tensors(&self) -> Vec<(String, Tensor)> {
         let named = [
             ("observation", Some(&self.observations)),
+            ("earlier_frames", self.stacking.as_ref().map(|stacking| &stacking.earlier)),
             ("action", Some(&self.action)),
             ("action_mask", self.action_mask.as_ref()),
             ("reward", Some(&self.reward)),
@@ -187,7 +203,6 @@ fn non_finite<'a>(space: &'a Space, elements: &Tensor) -> Option<&'a str> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use tch::Device;
 
     #[test]
     fn a_nan_within_records_is_found_and_named() {

@@ -7,6 +7,7 @@
 
 use super::batch::{Batch, Ends, Lead};
 use super::choices::first_row_outside;
+use super::frames::{Stacking, check_stack};
 use super::group::{Failure, Finished, Group, Place, Rollout, Standing};
 use super::process::{Child, Launch, blank};
 use super::shared::Memory;
@@ -15,7 +16,6 @@ use crate::run::State;
 use crate::{Error, Result};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use imago_envs::VecEnv;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use tch::Tensor;
@@ -27,6 +27,9 @@ pub struct CollectorSpec {
     pub policy: PolicySpec,
     /// Steps of each environment in a rollout, T.
     pub steps: usize,
+    /// What the environments say of their observations ([`VecEnv::frame_stack`]): of stacks of so many frames, each
+    /// frame is stored once. 1 stores whatever they show.
+    pub frame_stack: usize,
     /// Worker threads or processes; 0 collects in the caller's thread. The result is the same for any number.
     pub workers: usize,
     /// The run's seed.
@@ -78,16 +81,7 @@ pub struct Collector {
 
 fn run_job(policy: &mut ActorCritic, job: Job) -> Done {
     let Job { mut group, snapshot, rollout } = job;
-    let collected = catch_unwind(AssertUnwindSafe(|| {
-        policy.restore(&snapshot)?;
-        group.collect(policy, rollout)
-    }));
-    let result = collected.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-        let message = format!("an environment of group {} panicked: {text}", group.rollout.place.index);
-        Err(Error::Invalid(message))
-    });
+    let result = policy.restore(&snapshot).and_then(|()| group.collect(policy, rollout));
     (group, result)
 }
 
@@ -180,10 +174,11 @@ impl Collector {
     /// # Errors
     /// Environments whose spaces do not fit the policy, or that fail to reset.
     pub fn new(mut spec: CollectorSpec, groups: Vec<Box<dyn VecEnv>>) -> Result<Self> {
+        check_stack(&spec.policy.observation, spec.frame_stack)?;
         let sizes: Vec<usize> = groups.iter().map(|group| group.len()).collect();
         let built = groups.into_iter().zip(places(&sizes)).map(|(envs, place)| {
-            let rollout = Rollout::new(place, spec.steps, &spec.policy, &mut Memory::Own);
-            Group::new(envs, spec.seed, &spec.policy, rollout)
+            let rollout = Rollout::new(place, spec.steps, &spec.policy, spec.frame_stack, &mut Memory::Own);
+            Group::new(envs, spec.seed, &spec.policy, spec.frame_stack, rollout)
         });
         let built = built.collect::<Result<Vec<_>>>()?;
         spec.policy.masked = all_or_none(&built.iter().map(|group| group.masked).collect::<Vec<_>>())?;
@@ -201,12 +196,13 @@ impl Collector {
     /// # Errors
     /// Processes that cannot be started, and what is wrong with their environments.
     pub fn in_processes(mut spec: CollectorSpec, launch: Launch, sizes: &[usize]) -> Result<Self> {
+        check_stack(&spec.policy.observation, spec.frame_stack)?;
         let launch = Arc::new(launch);
         let count = spec.workers.clamp(1, sizes.len());
         let places = places(sizes);
         let children = (0..count).map(|child| {
             let own = places.iter().skip(child).step_by(count).copied().collect();
-            Child::start(launch.clone(), &spec.policy, spec.steps, spec.seed, own)
+            Child::start(launch.clone(), &spec, own)
         });
         let children = children.collect::<Result<Vec<_>>>()?;
         let masked: Vec<bool> = children.iter().flat_map(|child| child.masked.iter().copied()).collect();
@@ -307,7 +303,7 @@ impl Collector {
         let join = |field: fn(&Rollout) -> &Tensor| {
             Tensor::cat(&rollouts.iter().map(|rollout| field(rollout)).collect::<Vec<_>>(), 1)
         };
-        let (steps, envs) = (self.spec.steps as i64, self.envs());
+        let (steps, envs, stack) = (self.spec.steps as i64, self.envs(), self.spec.frame_stack);
         let index: Vec<i64> = rollouts
             .iter()
             .flat_map(|rollout| {
@@ -321,6 +317,8 @@ impl Collector {
         Batch {
             lead: Lead::Time { steps, envs: envs as i64 },
             observations: join(|r| r.observation.tensor()),
+            stacking: (stack > 1)
+                .then(|| Stacking { frames: stack, earlier: join(|r| r.observation.earlier()) }),
             action: join(|r| r.action.tensor()),
             action_mask: self
                 .spec
@@ -401,12 +399,15 @@ impl Collector {
                 state.list("starts", &mut standing.starts)?;
                 state.list("returns", &mut standing.returns)?;
                 state.list("lengths", &mut standing.lengths)?;
-                let mut first_row = rollout.observation.tensor().get(0);
+                let mut first_row = rollout.observation.first();
                 state.tensor("observation", &mut first_row)?;
                 if let Some(env) = first_row_outside(&space, &first_row) {
                     return Err(Error::Invalid(format!(
                         "the saved observation of environment {env} lies outside {space}"
                     )));
+                }
+                if state.is_loading() {
+                    rollout.observation.set_first(&first_row);
                 }
                 state.value("envs", &mut standing.envs)
             })?;
@@ -425,6 +426,8 @@ impl Collector {
 
 #[cfg(test)]
 mod masked;
+#[cfg(test)]
+mod stacked;
 
 #[cfg(test)]
 mod tests {
@@ -480,7 +483,7 @@ mod tests {
             log_std: 0.0,
             masked: false,
         };
-        CollectorSpec { policy, steps, workers, seed: 5, max_faults: 0 }
+        CollectorSpec { policy, steps, frame_stack: 1, workers, seed: 5, max_faults: 0 }
     }
 
     fn group(sizes: usize, terminates: bool) -> Box<dyn VecEnv> {
@@ -644,8 +647,9 @@ mod tests {
     fn stepping_and_writing_allocate_nothing() {
         let spec = spec(0, 16);
         let policy = policy(&spec);
-        let rollout = Rollout::new(Place { index: 0, first: 0, envs: 4 }, 16, &spec.policy, &mut Memory::Own);
-        let mut group = Group::new(group(4, false), 5, &spec.policy, rollout).unwrap();
+        let place = Place { index: 0, first: 0, envs: 4 };
+        let rollout = Rollout::new(place, 16, &spec.policy, 1, &mut Memory::Own);
+        let mut group = Group::new(group(4, false), 5, &spec.policy, 1, rollout).unwrap();
         group.collect(&policy, 0).unwrap();
         group.begin();
         let before = allocations::in_this_thread();

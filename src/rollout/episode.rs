@@ -1,10 +1,13 @@
 //! Whole episodes: evaluation, demonstrations, random baselines. Never part of training: own environments, own
 //! seeds, no statistics updated.
 
+use super::watchdog::{Pulse, Watch};
+use crate::memory::Column;
 use crate::nn::{ActorCritic, Choice, Decision};
 use crate::random::Stream;
 use crate::{Error, Result};
-use imago_envs::{Fault, LeafBuf, LeafMut, RowBuf, Space, VecEnv};
+use imago_envs::{Fault, LeafBuf, LeafMut, Row, RowBuf, Space, VecEnv};
+use std::sync::atomic::Ordering;
 use tch::Tensor;
 
 /// An evaluation must come back: episodes of more steps than this are taken for endless.
@@ -163,6 +166,14 @@ pub fn run_episodes(
     let (space, action_space) = (envs.observation_space().clone(), envs.action_space().clone());
     let seeds = |env: usize, episode: u64| Stream::seed(seed, purpose, episode * n as u64 + env as u64, 0);
     let mut row = RowBuf::new(envs);
+    let pulse = Pulse::new(Column::zeros(&[2]), Column::zeros(&[n as i64]), 0);
+    let _watch = Watch::over(&pulse);
+    let seeds = |env: usize, episode: u64| {
+        let seed = seeds(env, episode);
+        pulse.seeds.atomic(env).store(seed as i64, Ordering::Relaxed);
+        seed
+    };
+    pulse.at.atomic(0).store(0, Ordering::Relaxed);
     envs.reset(&seeds, row.observation.leaf_mut())?;
     let mut mask = vec![true; n * action_space.choices()];
     let masked = envs.action_mask(&mut mask)?;
@@ -201,7 +212,8 @@ pub fn run_episodes(
                 record.actions.extend(action.leaf().part(env, action_space.len()));
             }
         }
-        envs.step(action.leaf(), &seeds, &mut row.row())?;
+        pulse.at.atomic(0).fetch_add(1, Ordering::Relaxed);
+        envs.step(action.leaf(), &seeds, &mut Row { stepping: pulse.at.atomic(1), ..row.row() })?;
         if envs.action_mask(&mut mask)? != masked {
             return Err(Error::Invalid(
                 "an environment had an action mask at first and then not, or the other way round".into(),

@@ -1,7 +1,9 @@
 //! A fixed group of environments with everything that belongs to it, and one rollout of it.
 
 use super::episode::{clip_to_space, is_clipped};
+use super::frames::Frames;
 use super::shared::{Leaves, Memory};
+use super::watchdog::{IDLE, Pulse, Watch};
 use crate::memory::{Column, slice};
 use crate::nn::{ActorCritic, Choice, Decision, PolicySpec};
 use crate::random::Stream;
@@ -10,6 +12,7 @@ use crate::{Error, Result};
 use imago_envs::{Fault, Finals, LeafBuf, Row, VecEnv};
 use memmap2::MmapRaw;
 use serde::{Deserialize, Serialize};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tch::{Device, Kind, Tensor};
@@ -58,9 +61,6 @@ pub(crate) struct Place {
     pub envs: usize,
 }
 
-/// The pulse of a group that is not collecting.
-pub(crate) const IDLE: i64 = -1;
-
 /// What of a rollout is no column.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Events {
@@ -83,7 +83,7 @@ impl Events {
 /// One rollout of a group, `[T, n, …]`; observations, masks and values have a row more.
 pub(crate) struct Rollout {
     pub place: Place,
-    pub observation: Leaves,
+    pub observation: Frames,
     pub action: Leaves,
     /// What the environments allow, `[T + 1, n, choices]`; meaningless if they do not say.
     pub action_mask: Column<bool>,
@@ -94,11 +94,8 @@ pub(crate) struct Rollout {
     pub truncated: Column<bool>,
     pub start: Column<bool>,
     pub valid: Column<bool>,
-    /// For who watches from outside: the row that is being collected or [`IDLE`], and which environment is being
-    /// stepped.
-    pub pulse: Column<i64>,
-    /// Seed of each environment's episode, and steps of it so far.
-    pub seeds: Column<i64>,
+    pub pulse: Pulse,
+    /// Steps of each environment's episode so far.
     pub lengths: Column<i64>,
     pub events: Events,
     /// The true final observations, `[F, …]`, and their values, `[F, H]`.
@@ -109,14 +106,14 @@ pub(crate) struct Rollout {
 }
 
 impl Rollout {
-    /// Room for `steps` steps of what `policy` describes.
-    pub fn new(place: Place, steps: usize, policy: &PolicySpec, memory: &mut Memory) -> Self {
+    /// Room for `steps` steps of what `policy` describes, whose observations are stacks of `stack` frames.
+    pub fn new(place: Place, steps: usize, policy: &PolicySpec, stack: usize, memory: &mut Memory) -> Self {
         let Place { envs, .. } = place;
         let (rows, columns, heads) = (steps as i64, envs as i64, policy.value_heads as i64);
         let (observation, action) = (&policy.observation, &policy.action);
         Self {
             place,
-            observation: memory.leaves(&[steps + 1, envs], observation),
+            observation: Frames::new(steps, envs, observation, stack, memory),
             action: memory.leaves(&[steps, envs], action),
             action_mask: memory.column(&[rows + 1, columns, action.choices() as i64]),
             log_prob: memory.column(&[rows, columns]),
@@ -126,8 +123,7 @@ impl Rollout {
             truncated: memory.column(&[rows, columns]),
             start: memory.column(&[rows, columns]),
             valid: memory.column(&[rows, columns]),
-            pulse: memory.column(&[2]),
-            seeds: memory.column(&[columns]),
+            pulse: Pulse::new(memory.column(&[2]), memory.column(&[columns]), place.first),
             lengths: memory.column(&[columns]),
             events: Events::default(),
             final_observation: Memory::Own.leaves(&[0], observation),
@@ -138,9 +134,9 @@ impl Rollout {
 
     /// What the policy saw last becomes the first row of the next rollout.
     pub fn carry(&mut self) {
-        for column in [self.observation.tensor(), self.action_mask.tensor()] {
-            column.get(0).copy_(&column.get(column.size()[0] - 1));
-        }
+        self.observation.carry();
+        let mask = self.action_mask.tensor();
+        mask.get(0).copy_(&mask.get(mask.size()[0] - 1));
     }
 
     /// Takes the row `t` of `env` and those before it that belong to the same episode out of the rollout.
@@ -156,8 +152,8 @@ impl Rollout {
 
     /// The environment that did not come back, for whoever gave up on it.
     pub fn stuck(&self, message: String) -> Failure {
-        let env = (self.pulse.atomic(1).load(Ordering::Relaxed) as usize).min(self.place.envs - 1);
-        let (seed, step) = (self.seeds[env] as u64, self.lengths[env] as u64);
+        let env = (self.pulse.at.atomic(1).load(Ordering::Relaxed) as usize).min(self.place.envs - 1);
+        let (seed, step) = (self.pulse.seeds[env] as u64, self.lengths[env] as u64);
         Failure { env: self.place.first + env, seed, step, message }
     }
 }
@@ -189,6 +185,8 @@ impl Standing {
 
 /// A fixed group of environments with everything that belongs to it.
 pub(crate) struct Group {
+    /// First, so that nobody looks any more when the rest goes.
+    _watch: Watch,
     envs: Box<dyn VecEnv>,
     seed: u64,
     pub rollout: Rollout,
@@ -219,12 +217,25 @@ impl Group {
     ///
     /// # Errors
     /// Spaces that do not fit the policy's; environments that fail to reset.
-    pub fn new(envs: Box<dyn VecEnv>, seed: u64, policy: &PolicySpec, rollout: Rollout) -> Result<Self> {
+    pub fn new(
+        envs: Box<dyn VecEnv>,
+        seed: u64,
+        policy: &PolicySpec,
+        stack: usize,
+        rollout: Rollout,
+    ) -> Result<Self> {
         let n = envs.len();
         let (observation, action) = (envs.observation_space().clone(), envs.action_space().clone());
         policy.observation.check_fits("the policy's and the environment's observations", &observation)?;
         policy.action.check_fits("the policy's and the environment's actions", &action)?;
+        if stack != 1 && stack != envs.frame_stack() {
+            return Err(Error::Invalid(format!(
+                "the environments show stacks of {} frames, not of {stack}",
+                envs.frame_stack()
+            )));
+        }
         let mut group = Self {
+            _watch: Watch::over(&rollout.pulse),
             seed,
             rollout,
             masked: false,
@@ -237,12 +248,13 @@ impl Group {
             envs,
         };
         let first = group.rollout.place.first;
-        group.envs.reset(
-            &episode_seeds(seed, first, &group.rollout.seeds),
-            group.rollout.observation.row(0, n * observation.len()),
-        )?;
+        group.rollout.pulse.at.atomic(0).store(0, Ordering::Relaxed);
+        let seeds = episode_seeds(seed, first, &group.rollout.pulse.seeds);
+        group.envs.reset(&seeds, group.rollout.observation.row(0))?;
+        drop(seeds);
+        group.rollout.observation.begin();
         group.masked = group.envs.action_mask(&mut group.rollout.action_mask[..n * action.choices()])?;
-        group.rollout.pulse.atomic(0).store(IDLE, Ordering::Relaxed);
+        group.rollout.pulse.at.atomic(0).store(IDLE, Ordering::Relaxed);
         Ok(group)
     }
 
@@ -266,12 +278,23 @@ impl Group {
     /// # Errors
     /// Environments that fail and cannot be begun anew.
     pub fn collect(&mut self, policy: &ActorCritic, number: u64) -> Result<()> {
+        let collected = catch_unwind(AssertUnwindSafe(|| self.collect_rows(policy, number)));
+        self.rollout.pulse.at.atomic(0).store(IDLE, Ordering::Relaxed);
+        collected.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            let index = self.rollout.place.index;
+            Err(Error::Invalid(format!("an environment of group {index} panicked: {text}")))
+        })
+    }
+
+    fn collect_rows(&mut self, policy: &ActorCritic, number: u64) -> Result<()> {
         let mut noise = Stream::new(self.seed, "action", self.rollout.place.index as u64, number);
         self.begin();
         let steps = self.rollout.reward.tensor().size()[0];
         for t in 0..steps {
-            self.rollout.pulse.atomic(0).store(t, Ordering::Relaxed);
-            let seen = self.rollout.observation.tensor().get(t);
+            self.rollout.pulse.at.atomic(0).store(t, Ordering::Relaxed);
+            let seen = self.rollout.observation.seen(t as usize);
             let mask = self.masked.then(|| self.rollout.action_mask.tensor().get(t));
             let choice = Choice::Sample(std::slice::from_mut(&mut noise));
             timed(Phase::Inference, || {
@@ -279,12 +302,11 @@ impl Group {
             });
             self.step(t as usize)?;
         }
-        let last = policy.value(&self.rollout.observation.tensor().get(steps));
+        let last = policy.value(&self.rollout.observation.seen(steps as usize));
         let rest = self.rollout.value.len() - last.numel();
         self.rollout.value[rest..].copy_from_slice(slice(&last));
         self.gather_finals();
         self.rollout.final_value = policy.value(self.rollout.final_observation.tensor());
-        self.rollout.pulse.atomic(0).store(IDLE, Ordering::Relaxed);
         Ok(())
     }
 
@@ -298,8 +320,7 @@ impl Group {
     /// buffers of finals have grown to the rollouts' needs.
     pub fn step(&mut self, t: usize) -> Result<()> {
         let (n, first) = (self.envs.len(), self.rollout.place.first);
-        let (observation_space, action_space) = (self.envs.observation_space(), self.envs.action_space());
-        let size = n * observation_space.len();
+        let action_space = self.envs.action_space();
         let rollout = &mut self.rollout;
         let row = t * n..(t + 1) * n;
         let decided = &self.decision;
@@ -318,18 +339,18 @@ impl Group {
         };
         self.faults.clear();
         let mut written = Row {
-            observation: rollout.observation.row(t + 1, size),
+            observation: rollout.observation.row(t + 1),
             reward: &mut rollout.reward[row.clone()],
             terminated: &mut rollout.terminated[row.clone()],
             truncated: &mut rollout.truncated[row.clone()],
             valid: &mut rollout.valid[row.clone()],
             finals: &mut self.finals,
             faults: &mut self.faults,
-            stepping: rollout.pulse.atomic(1),
+            stepping: rollout.pulse.at.atomic(1),
         };
         let ends_before = rollout.events.finished.len();
         timed(Phase::Environment, || {
-            self.envs.step(executed, &episode_seeds(self.seed, first, &rollout.seeds), &mut written)
+            self.envs.step(executed, &episode_seeds(self.seed, first, &rollout.pulse.seeds), &mut written)
         })?;
         for fault in &self.faults {
             let (env, seed) = (fault.env, fault.seed);
@@ -365,6 +386,7 @@ impl Group {
                 (self.starts[env], self.returns[env], rollout.lengths[env]) = (true, 0.0, 0);
             }
         }
+        rollout.observation.keep(t + 1, &self.starts);
         for (env, _) in self.finals.iter().skip(ends_before) {
             rollout.events.final_at.push((t, env));
         }
@@ -406,12 +428,13 @@ impl Group {
         let Standing { starts, returns, lengths, envs } = standing;
         (self.starts, self.returns) = (starts, returns);
         self.rollout.lengths.iter_mut().zip(lengths).for_each(|(to, from)| *to = from as i64);
-        let size = self.envs.len() * self.envs.observation_space().len();
-        let restarted = self.envs.load(
-            &envs,
-            &episode_seeds(self.seed, self.rollout.place.first, &self.rollout.seeds),
-            self.rollout.observation.row(0, size),
-        )?;
+        let seeds = episode_seeds(self.seed, self.rollout.place.first, &self.rollout.pulse.seeds);
+        for (env, (episode, _)) in envs.iter().enumerate() {
+            seeds(env, *episode);
+        }
+        let restarted = self.envs.load(&envs, &seeds, self.rollout.observation.row(0))?;
+        drop(seeds);
+        self.rollout.observation.begin();
         for &env in &restarted {
             (self.starts[env], self.returns[env], self.rollout.lengths[env]) = (true, 0.0, 0);
         }

@@ -5,8 +5,10 @@
 //! into memory that both processes see, and is told the weights there. Messages travel over its standard input, a
 //! socket. Nothing that is collected depends on which process did it.
 
-use super::group::{Events, Failure, Group, IDLE, Place, Rollout, Standing};
+use super::collect::CollectorSpec;
+use super::group::{Events, Failure, Group, Place, Rollout, Standing};
 use super::shared::{Memory, SharedFile};
+use super::watchdog::IDLE;
 use crate::memory::{Column, slice_mut};
 use crate::nn::{ActorCritic, PolicySpec, RunningNorm};
 use crate::random::Stream;
@@ -53,6 +55,7 @@ struct Assignment {
     env: EnvSpec,
     policy: PolicySpec,
     steps: usize,
+    frame_stack: usize,
     seed: u64,
     places: Vec<Place>,
     /// File and size of the memory for weights and rollouts; whose process it is.
@@ -130,7 +133,8 @@ fn receive<T: DeserializeOwned>(mut from: &UnixStream) -> io::Result<(T, Vec<u8>
 /// The columns that both sides see, in the same order on both: the weights, then the rollouts.
 fn lay_out(assignment: &Assignment, weights: usize, memory: &mut Memory) -> (Column<f32>, Vec<Rollout>) {
     let weights = memory.column(&[weights as i64]);
-    let rollout = |&place| Rollout::new(place, assignment.steps, &assignment.policy, memory);
+    let rollout =
+        |&place| Rollout::new(place, assignment.steps, &assignment.policy, assignment.frame_stack, memory);
     (weights, assignment.places.iter().map(rollout).collect())
 }
 
@@ -193,7 +197,7 @@ impl Worker {
         let (weights, rollouts) = lay_out(assignment, weights, &mut memory);
         let groups = rollouts.into_iter().map(|rollout| {
             let envs = make(&assignment.env, rollout.place.envs)?;
-            Group::new(envs, assignment.seed, &assignment.policy, rollout)
+            Group::new(envs, assignment.seed, &assignment.policy, assignment.frame_stack, rollout)
         });
         let groups = groups.collect::<Result<Vec<_>>>()?;
         // Whether there are masks decides by which arithmetic the policy acts: here as everywhere else.
@@ -266,23 +270,18 @@ impl Child {
     ///
     /// # Errors
     /// It cannot be started, or cannot make its environments.
-    pub fn start(
-        launch: Arc<Launch>,
-        policy: &PolicySpec,
-        steps: usize,
-        seed: u64,
-        places: Vec<Place>,
-    ) -> Result<Self> {
+    pub fn start(launch: Arc<Launch>, spec: &CollectorSpec, places: Vec<Place>) -> Result<Self> {
         let mut assignment = Assignment {
             env: launch.env.clone(),
-            policy: policy.clone(),
-            steps,
-            seed,
+            policy: spec.policy.clone(),
+            steps: spec.steps,
+            frame_stack: spec.frame_stack,
+            seed: spec.seed,
             places,
             memory: String::new(),
             parent: std::process::id(),
         };
-        let weights = blank(policy)?.parameters.weights.numel();
+        let weights = blank(&spec.policy)?.parameters.weights.numel();
         let mut counted = Memory::Counted(0);
         lay_out(&assignment, weights, &mut counted);
         let Memory::Counted(bytes) = counted else { unreachable!("nothing changes its kind") };
@@ -325,7 +324,7 @@ impl Child {
     /// Waits for the answer, as long as there is a sign of life within `patience`.
     fn answer(&mut self, patience: Duration) -> Result<(Answer, Vec<u8>), Silence> {
         let pulse = |child: &Self| -> Vec<i64> {
-            child.rollouts.iter().map(|rollout| rollout.pulse.atomic(0).load(Ordering::Relaxed)).collect()
+            child.rollouts.iter().map(|rollout| rollout.pulse.at.atomic(0).load(Ordering::Relaxed)).collect()
         };
         let (mut alive, mut last) = (Instant::now(), pulse(self));
         while !self.readable(patience.min(Duration::from_millis(500))) {
@@ -408,7 +407,7 @@ impl Child {
     /// Ends it; what it was at.
     fn give_up(&mut self, message: String) -> Failure {
         self.end();
-        let at_work = |rollout: &&Rollout| rollout.pulse.atomic(0).load(Ordering::Relaxed) != IDLE;
+        let at_work = |rollout: &&Rollout| rollout.pulse.at.atomic(0).load(Ordering::Relaxed) != IDLE;
         self.rollouts.iter().find(at_work).unwrap_or(&self.rollouts[0]).stuck(message)
     }
 

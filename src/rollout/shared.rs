@@ -58,8 +58,13 @@ impl Memory {
 
     /// Elements of `space`, `lead` of them.
     pub fn leaves(&mut self, lead: &[usize], space: &Space) -> Leaves {
-        let shape: Vec<i64> = lead.iter().chain(space.shape()).map(|&d| d as i64).collect();
-        match space.dtype() {
+        self.values(&[lead, space.shape()].concat(), space.dtype())
+    }
+
+    /// Values of `shape`.
+    pub fn values(&mut self, shape: &[usize], dtype: Dtype) -> Leaves {
+        let shape: Vec<i64> = shape.iter().map(|&d| d as i64).collect();
+        match dtype {
             Dtype::F32 => Leaves::F32(self.column(&shape)),
             Dtype::U8 => Leaves::U8(self.column(&shape)),
             Dtype::I64 => Leaves::I64(self.column(&shape)),

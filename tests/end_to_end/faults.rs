@@ -84,11 +84,38 @@ fn a_training_outlives_every_fault_of_its_environments() {
 }
 
 #[test]
+fn a_hang_where_nothing_can_be_replaced_ends_the_run_and_says_which_environment() {
+    let place = place();
+    // In a rollout thread, in the learner's own, and in an evaluation beside rollouts in processes.
+    let evaluations = "--set run.eval_every=1024 --set run.eval_episodes=200 --set run.max_faults=1000";
+    for (run, threads, kind, more) in [
+        ("thread", "2", "threads", "--set run.eval_every=0"),
+        ("own", "0", "threads", "--set run.eval_every=0"),
+        ("evaluation", "2", "processes", evaluations),
+    ] {
+        let said = place.run(&format!(
+            "{} --set env.args.fails=\"hang\" --set run.env_timeout=2 --set run.total_steps=100000 \
+             --set run.checkpoint_every=1024 --set run.worker_kind={kind} {more} --run-dir {run}",
+            TRAIN.replace("--threads 2", &format!("--threads {threads}"))
+        ));
+        let said = said.exits(1);
+        let said =
+            said.says(&["environment ", "episode of seed", "did not come back within 2 s", "processes"]);
+        let step = place.steps(run).last().copied();
+        assert!(
+            step.is_none_or(|step| said.stderr.contains(&format!("go on from step {step}"))),
+            "{said:#?}"
+        );
+    }
+}
+
+#[test]
 fn faults_do_not_depend_on_where_the_environments_are() {
     let place = place();
     for kind in ["processes", "threads"] {
         place.ok(&format!(
-            "{TRAIN} --set env.args.fails=\"raise\" --set run.worker_kind={kind} --set run.total_steps=4096 --run-dir {kind}"
+            "{TRAIN} --set env.args.fails=\"raise\" --set env.frame_stack=3 --set run.worker_kind={kind} \
+             --set run.total_steps=4096 --run-dir {kind}"
         ));
     }
     place.assert_same("processes", "threads", 4096);

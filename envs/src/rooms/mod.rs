@@ -230,6 +230,10 @@ impl Env for Rooms {
         Ok(Some(camera.picture(&self.player)))
     }
 
+    fn frame_stack(&self) -> usize {
+        self.config.frames
+    }
+
     fn save(&self) -> Option<Vec<u8>> {
         let Player { position, velocity, angle, turning } = self.player;
         let mut state = state::encode([position[0], position[1], velocity[0], velocity[1]]);

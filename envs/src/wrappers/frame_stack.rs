@@ -107,6 +107,11 @@ impl<E: Env> Env for FrameStack<E> {
         self.env.info(name)
     }
 
+    fn frame_stack(&self) -> usize {
+        // A stack of stacks is none.
+        if self.env.frame_stack() == 1 { self.space.len() / self.env.observation_space().len() } else { 1 }
+    }
+
     /// The observations, then the inner state.
     fn save(&self) -> Option<Vec<u8>> {
         let inner = self.env.save()?;

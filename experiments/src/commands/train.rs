@@ -3,7 +3,7 @@
 use crate::assemble;
 use crate::catalogue;
 use crate::first_look::first_look;
-use crate::problem::{Done, Outcome, failed};
+use crate::problem::{Done, Outcome, conclude, failed};
 use crate::program::{Program, Shared};
 use crate::recipe::{LearnerConfig, Recipe};
 use crate::runs::RUNS;
@@ -11,12 +11,13 @@ use crate::strict;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Args;
 use imago::Error;
+use imago::rollout::watch_environments;
 use imago::run::{
     Checkpoints, Directory, Outcome as RunOutcome, Session, Stop, Timetable, Which, drive, profile,
 };
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Train what a recipe describes.
 #[derive(Args)]
@@ -311,6 +312,16 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
     if !shared.quiet {
         eprintln!("{} → {}", source.name, directory.path().display());
     }
+    let path = directory.path().to_path_buf();
+    watch_environments(Duration::from_secs_f64(recipe.run.env_timeout), move |hung| {
+        let error = anyhow!(
+            "{hung} (run.env_timeout); run.worker_kind = \"processes\" replaces environments that hang{}",
+            way_on(&path)
+        );
+        // The thread that steps it cannot be ended, and may be the one that waits for the others.
+        conclude(Err(failed(error)));
+        std::process::exit(1);
+    });
     let begun = Instant::now();
     if arguments.profile {
         profile::start();
@@ -325,15 +336,16 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
             Ok(if stop.requested() && outcome.is_stopped() { Done::Stopped } else { Done::Finished })
         }
         Err(error @ (Error::Diverged { .. } | Error::Interrupted { .. })) => Err(failed(error)),
-        Err(error) => {
-            let latest =
-                Checkpoints::open(directory.path()).ok().and_then(|checkpoints| checkpoints.latest());
-            let way = latest.map_or(String::new(), |step| {
-                format!("; go on from step {step} with: imago train {} --resume", directory.path().display())
-            });
-            Err(failed(anyhow!("{error}{way}")))
-        }
+        Err(error) => Err(failed(anyhow!("{error}{}", way_on(directory.path())))),
     }
+}
+
+/// How to go on with a run that has a checkpoint.
+fn way_on(run: &Path) -> String {
+    let latest = Checkpoints::open(run).ok().and_then(|checkpoints| checkpoints.latest());
+    latest.map_or(String::new(), |step| {
+        format!("; go on from step {step} with: imago train {} --resume", run.display())
+    })
 }
 
 fn report(outcome: &RunOutcome, path: &Path, shared: &Shared) {

@@ -96,7 +96,7 @@ fn collector(workers: usize) -> Collector {
     let group =
         |count| -> Box<dyn VecEnv> { Box::new(Each::new((0..count).map(|_| Dials::new()).collect())) };
     Collector::new(
-        CollectorSpec { policy, steps: 10, workers, seed: 3, max_faults: 0 },
+        CollectorSpec { policy, steps: 10, frame_stack: 1, workers, seed: 3, max_faults: 0 },
         vec![group(2), group(1)],
     )
     .unwrap()
@@ -155,8 +155,8 @@ fn stepping_with_masks_and_fields_allocates_nothing() {
     let policy = policy(&collector);
     let envs: Vec<Dials> = (0..4).map(|_| Dials::new()).collect();
     let place = Place { index: 0, first: 0, envs: 4 };
-    let rollout = Rollout::new(place, 16, collector.policy(), &mut Memory::Own);
-    let mut group = Group::new(Box::new(Each::new(envs)), 3, collector.policy(), rollout).unwrap();
+    let rollout = Rollout::new(place, 16, collector.policy(), 1, &mut Memory::Own);
+    let mut group = Group::new(Box::new(Each::new(envs)), 3, collector.policy(), 1, rollout).unwrap();
     group.collect(&policy, 0).unwrap();
     group.rollout.carry();
     group.begin();
