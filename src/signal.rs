@@ -379,6 +379,18 @@ impl Signals {
         Ok(heads)
     }
 
+    /// As [`Signals::rewards`], of a rollout that has been scored before: the signals may think otherwise now, and
+    /// statistics stand still.
+    ///
+    /// # Errors
+    /// As for [`Signals::rewards`].
+    pub fn rewards_again(&mut self, batch: &Batch, progress: f64) -> Result<Vec<Tensor>> {
+        let scales: Vec<Scale> = self.stack.iter().map(|stacked| stacked.scale.clone()).collect();
+        let rewards = self.rewards(batch, progress, &mut Log::in_memory());
+        self.stack.iter_mut().zip(scales).for_each(|(stacked, scale)| stacked.scale = scale);
+        rewards
+    }
+
     /// Saves or restores every signal under its name.
     pub fn state(&mut self, state: &mut State) -> Result<()> {
         self.stack.iter_mut().try_for_each(|stacked| {
@@ -403,6 +415,7 @@ mod tests {
             lead: Lead::Time { steps: 3, envs: 2 },
             observations: Tensor::zeros([4, 2, 1], (Kind::Float, Device::Cpu)),
             stacking: None,
+            elapsed: None,
             action: Tensor::zeros([3, 2], (Kind::Int64, Device::Cpu)),
             action_mask: None,
             log_prob: None,

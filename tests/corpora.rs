@@ -97,8 +97,12 @@ const VALUES: [&str; 14] = [
     "1979-05-27",
     "\"",
 ];
-const WORDS: [&str; 24] = [
+const WORDS: [&str; 28] = [
     "train",
+    "sweep",
+    "--grid",
+    "policy.hidden=[8],[4]",
+    "--seeds=0..2",
     "eval",
     "record",
     "watch",

@@ -30,6 +30,8 @@ mod resume;
 mod round_trip;
 #[path = "end_to_end/spaces.rs"]
 mod spaces;
+#[path = "end_to_end/sweep.rs"]
+mod sweep;
 #[path = "end_to_end/tensorboard.rs"]
 mod tensorboard;
 #[path = "end_to_end/watch.rs"]

@@ -307,6 +307,7 @@ mod tests {
             lead: Lead::Flat(count),
             observations: Tensor::from_slice(observation).view([-1, 1]),
             stacking: None,
+            elapsed: None,
             action: Tensor::from_slice(action),
             action_mask: None,
             log_prob: None,

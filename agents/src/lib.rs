@@ -14,6 +14,9 @@ mod ppo;
 mod replay;
 mod sac;
 mod td3;
+mod trpo;
+mod trust_region;
+mod value;
 mod verdict;
 
 pub use agent::{Agent, Evaluation, Returns, mean_std};
@@ -29,3 +32,6 @@ pub use ppo::{Ppo, PpoConfig};
 pub use replay::{Replay, Sample};
 pub use sac::{Sac, SacConfig};
 pub use td3::{Td3, Td3Config};
+pub use trpo::{Trpo, TrpoConfig, surrogate};
+pub use trust_region::{Problem, Step, TrustRegion, conjugate_gradient};
+pub use value::ValueFunction;

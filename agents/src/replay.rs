@@ -185,6 +185,7 @@ impl Replay {
                 lead: Lead::Flat(count as i64),
                 observations: pick(&self.observation),
                 stacking: None,
+                elapsed: None,
                 action: pick(&self.action),
                 action_mask: None,
                 log_prob: None,
@@ -240,6 +241,7 @@ pub(crate) mod tests {
             // Environment 0 sees 1, 2, 3; environment 1 sees 10, then 19 at its end, then 20, 21.
             observations: floats(&[1.0, 10.0, 2.0, 20.0, 3.0, 21.0], &[3, 2, 1]),
             stacking: None,
+            elapsed: None,
             action: floats(&[0.1, 0.2, 9.0, -9.0], &[2, 2, 1]),
             action_mask: None,
             log_prob: None,

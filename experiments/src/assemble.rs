@@ -10,7 +10,7 @@ use imago::nn::{ActorCritic, BoxHead, PolicySpec};
 use imago::rollout::{Collector, CollectorSpec, Launch, leaf_tensor};
 use imago::run::Train;
 use imago::signal::{Extrinsic, RewardSignal, Signals, Stacked, ValueHead};
-use imago_agents::{Agent, Bc, Dac, Demonstrations, Evaluation, Gail, Learner, Ppo, Sac, Td3};
+use imago_agents::{Agent, Bc, Dac, Demonstrations, Evaluation, Gail, Learner, Ppo, Sac, Td3, Trpo};
 use imago_envs::{EnvSpec, LeafBuf, Space, VecEnv};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -196,6 +196,7 @@ fn agent(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>> {
     let (observation, action) = (observation.clone(), action.clone());
     let discount = match &recipe.learner {
         LearnerConfig::Ppo(config) => config.discount,
+        LearnerConfig::Trpo(config) => config.discount,
         LearnerConfig::Sac(replay, _) | LearnerConfig::Td3(replay, _) => replay.discount,
         LearnerConfig::Bc(..) => bail!("behaviour cloning does not act"),
     };
@@ -218,7 +219,7 @@ fn agent(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>> {
             let noise = config.exploration_noise;
             (policy.value_heads, policy.box_head) = (0, BoxHead::Deterministic { noise });
         }
-        LearnerConfig::Ppo(_) | LearnerConfig::Bc(..) => {}
+        LearnerConfig::Ppo(_) | LearnerConfig::Trpo(_) | LearnerConfig::Bc(..) => {}
     }
     let rollout = (recipe.rollout.envs * recipe.rollout.steps) as u64;
     let collecting = CollectorSpec {
@@ -233,11 +234,16 @@ fn agent(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>> {
     let seed = recipe.run.seed;
     let collector = collector(program, recipe, &env, collecting)?;
     let policy = new_policy(collector.policy().clone(), seed)?;
-    let mut rng = Stream::new(seed, "critic weights", 0, 0);
+    let weights = |purpose| Stream::new(seed, purpose, 0, 0);
     let learner: Box<dyn Learner> = match recipe.learner.clone() {
         LearnerConfig::Ppo(config) => Box::new(Ppo::new(config, policy)),
-        LearnerConfig::Sac(replay, config) => Box::new(Sac::new(replay, config, policy, &mut rng)?),
-        LearnerConfig::Td3(replay, config) => Box::new(Td3::new(replay, config, policy, &mut rng)?),
+        LearnerConfig::Trpo(config) => Box::new(Trpo::new(config, policy, &mut weights("value weights"))?),
+        LearnerConfig::Sac(replay, config) => {
+            Box::new(Sac::new(replay, config, policy, &mut weights("critic weights"))?)
+        }
+        LearnerConfig::Td3(replay, config) => {
+            Box::new(Td3::new(replay, config, policy, &mut weights("critic weights"))?)
+        }
         LearnerConfig::Bc(..) => bail!("behaviour cloning does not act"),
     };
     let true_reward = recipe.signals.iter().any(|signal| signal.kind == SignalKind::Extrinsic);

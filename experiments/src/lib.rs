@@ -9,11 +9,14 @@ mod gif_file;
 mod nearest;
 mod plot;
 mod problem;
+mod processes;
 mod program;
 mod recipe;
 mod runs;
 mod schema;
+pub mod statistics;
 mod strict;
+pub mod sweep;
 mod terminal;
 
 pub use program::{Program, SignalContext};

@@ -1,8 +1,8 @@
 //! The program: its commands, and what a user's own binary registers with it.
 
 use crate::assemble;
-use crate::commands::{demo, demos, envs, eval, new, recipes, record, train, watch, worker};
-use crate::problem::{self, Outcome, conclude};
+use crate::commands::{demo, demos, envs, eval, new, recipes, record, sweep, train, watch, worker};
+use crate::problem::{self, Done, Outcome, conclude};
 use crate::recipe::{self, Recipe};
 use anyhow::{Result, anyhow, ensure};
 use clap::{Args, Parser, Subcommand};
@@ -111,6 +111,7 @@ impl Program {
         cli.check_flags()?;
         match &cli.command {
             Command::Train(arguments) => train::plan(self, arguments, shared).map(drop),
+            Command::Sweep(arguments) => sweep::check(self, arguments, shared),
             Command::Eval(arguments) => eval::subject(self, arguments).map(drop),
             Command::Record(arguments) => record::actor(self, arguments, shared).map(drop),
             Command::Demos(arguments) => demos::chosen(arguments, shared).map(drop),
@@ -138,13 +139,20 @@ impl Program {
     }
 
     fn run(&self, cli: &Cli) -> Outcome {
+        if let Some(parent) = cli.shared.parent
+            && !imago::run::end_with_parent(parent)?
+        {
+            return Ok(Done::Stopped);
+        }
         // Before any other thread exists: it sets an environment variable.
         let in_python = |argument: OsString| {
             let argument = argument.to_string_lossy();
             let mut presets = self.envs.ids().map(|(id, _)| id).filter(|id| self.envs.is_python(id));
             argument.contains("gym:") || argument.contains("vec:") || presets.any(|id| argument.contains(id))
         };
-        if std::env::args_os().any(in_python) {
+        // A sweep starts nothing but processes, and they do it for themselves.
+        let here = !matches!(cli.command, Command::Sweep(_));
+        if here && std::env::args_os().any(in_python) {
             imago_envs::python::start();
         }
         let shared = &cli.shared;
@@ -152,6 +160,7 @@ impl Program {
         match &cli.command {
             Command::New(arguments) => new::run(self, arguments, shared),
             Command::Train(arguments) => train::run(self, arguments, shared),
+            Command::Sweep(arguments) => sweep::run(self, arguments, shared),
             Command::Eval(arguments) => eval::run(self, arguments, shared),
             Command::Record(arguments) => record::run(self, arguments, shared),
             Command::Watch(arguments) => watch::run(self, arguments, shared),
@@ -184,13 +193,22 @@ struct Cli {
 impl Cli {
     /// Refuses flags that the command would not look at.
     fn check_flags(&self) -> Result<()> {
+        if let Command::Sweep(_) = self.command {
+            ensure!(self.shared.seed.is_none(), "a sweep has several seeds: --seeds 0..5");
+        }
         let (training, acting) = match self.command {
-            Command::Train(_) => (true, true),
+            Command::Train(_) | Command::Sweep(_) => (true, true),
             Command::Eval(_) | Command::Watch(_) | Command::Record(_) => (false, true),
             _ => (false, false),
         };
-        ensure!(training || self.shared.sets.is_empty(), "--set changes recipes: it goes with `imago train`");
-        ensure!(training || self.shared.threads.is_none(), "--threads goes with `imago train`");
+        ensure!(
+            training || self.shared.sets.is_empty(),
+            "--set changes recipes: it goes with `imago train` and `imago sweep`"
+        );
+        ensure!(
+            training || self.shared.threads.is_none(),
+            "--threads goes with `imago train` and `imago sweep`"
+        );
         ensure!(acting || self.shared.seed.is_none(), "--seed goes with train, eval, watch and record");
         Ok(())
     }
@@ -217,6 +235,9 @@ pub struct Shared {
     /// Overwrite an existing output file. Runs are never overwritten.
     #[arg(long, global = true)]
     pub force: bool,
+    /// The process that started this one and takes it with it when it ends: sweeps set it for their runs.
+    #[arg(long, global = true, hide = true, value_name = "PID")]
+    parent: Option<u32>,
 }
 
 #[derive(Subcommand)]
@@ -225,6 +246,8 @@ enum Command {
     New(new::Arguments),
     /// Train what a recipe describes.
     Train(train::Arguments),
+    /// Train a recipe with every combination of some settings and several seeds.
+    Sweep(sweep::Arguments),
     /// Measure a run's return on fresh episodes.
     Eval(eval::Arguments),
     /// Watch a run's policy in the terminal, or film it.

@@ -9,7 +9,7 @@ use anyhow::{Result, bail, ensure};
 use imago::nn::{Activation, BoxHead, PolicySpec, Precision, TorsoKind, TorsoSpec};
 use imago::signal::{RewardNorm, Schedule, When};
 use imago_agents::{
-    BcConfig, DacConfig, DemoSelection, GailConfig, PpoConfig, ReplayConfig, SacConfig, Td3Config,
+    BcConfig, DacConfig, DemoSelection, GailConfig, PpoConfig, ReplayConfig, SacConfig, Td3Config, TrpoConfig,
 };
 use imago_envs::{EnvSpec, Space};
 use schemars::JsonSchema;
@@ -230,6 +230,8 @@ impl DemosConfig {
 pub enum LearnerConfig {
     /// kind = "ppo"
     Ppo(PpoConfig),
+    /// kind = "trpo"
+    Trpo(TrpoConfig),
     /// kind = "sac"
     Sac(ReplayConfig, SacConfig),
     /// kind = "td3"
@@ -243,7 +245,7 @@ impl LearnerConfig {
     pub fn replay(&self) -> Option<&ReplayConfig> {
         match self {
             LearnerConfig::Sac(replay, _) | LearnerConfig::Td3(replay, _) => Some(replay),
-            LearnerConfig::Ppo(_) | LearnerConfig::Bc(..) => None,
+            LearnerConfig::Ppo(_) | LearnerConfig::Trpo(_) | LearnerConfig::Bc(..) => None,
         }
     }
 }
@@ -428,6 +430,10 @@ impl Recipe {
                 source.check_keys("learner", table, &all_keys(&[keys_of::<PpoConfig>()]))?;
                 Ok(LearnerConfig::Ppo(source.read("learner", table)?))
             }
+            "trpo" => {
+                source.check_keys("learner", table, &all_keys(&[keys_of::<TrpoConfig>()]))?;
+                Ok(LearnerConfig::Trpo(source.read("learner", table)?))
+            }
             "sac" => {
                 let known = all_keys(&[keys_of::<ReplayConfig>(), keys_of::<SacConfig>()]);
                 source.check_keys("learner", table, &known)?;
@@ -444,10 +450,10 @@ impl Recipe {
                 Ok(LearnerConfig::Bc(source.read("learner", table)?, source.read("learner", table)?))
             }
             other => {
-                let hint = nearest(other, ["ppo", "sac", "td3", "bc"])
+                let hint = nearest(other, ["ppo", "trpo", "sac", "td3", "bc"])
                     .map_or(String::new(), |k| format!("; did you mean \"{k}\"?"));
                 bail!(
-                    "{}: unknown learner \"{other}\"{hint} (known: ppo, sac, td3, bc)",
+                    "{}: unknown learner \"{other}\"{hint} (known: ppo, trpo, sac, td3, bc)",
                     source.place("learner.kind")
                 )
             }
@@ -505,7 +511,10 @@ impl Recipe {
             check(false, &path, "must be a finite number")?;
         }
         match &self.learner {
-            LearnerConfig::Ppo(_) | LearnerConfig::Sac(..) | LearnerConfig::Td3(..) => {
+            LearnerConfig::Ppo(_)
+            | LearnerConfig::Trpo(_)
+            | LearnerConfig::Sac(..)
+            | LearnerConfig::Td3(..) => {
                 ensure!(self.env.is_some(), "{}: `env.id` is missing: which environment?", source.name);
             }
             LearnerConfig::Bc(_, bc) => {
@@ -611,6 +620,7 @@ impl Recipe {
         root.insert("policy".into(), table(&self.policy)?.into());
         let learner = match &self.learner {
             LearnerConfig::Ppo(config) => kind("ppo", vec![table(config)?]),
+            LearnerConfig::Trpo(config) => kind("trpo", vec![table(config)?]),
             LearnerConfig::Sac(replay, config) => kind("sac", vec![table(replay)?, table(config)?]),
             LearnerConfig::Td3(replay, config) => kind("td3", vec![table(replay)?, table(config)?]),
             LearnerConfig::Bc(demos, config) => kind("bc", vec![table(demos)?, table(config)?]),

@@ -8,7 +8,9 @@ use crate::recipe::{
 use crate::strict::{excerpt, keys_of};
 use anyhow::{Context, Result};
 use imago::nn::TorsoKind;
-use imago_agents::{BcConfig, DacConfig, GailConfig, PpoConfig, ReplayConfig, SacConfig, Td3Config};
+use imago_agents::{
+    BcConfig, DacConfig, GailConfig, PpoConfig, ReplayConfig, SacConfig, Td3Config, TrpoConfig,
+};
 use imago_envs::EnvSpec;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -157,7 +159,7 @@ pub fn sections() -> Result<Vec<Section>> {
         let first = kind_key(
             json!({ "const": kind }),
             default,
-            "Which learner: \"ppo\", \"sac\", \"td3\" or \"bc\".",
+            "Which learner: \"ppo\", \"trpo\", \"sac\", \"td3\" or \"bc\".",
         );
         let keys = std::iter::once(first).chain(keys).collect();
         Section { name: "learner", kind: Some(kind), about: about.into(), keys }
@@ -188,6 +190,7 @@ pub fn sections() -> Result<Vec<Section>> {
         Section::of::<RolloutConfig>("rollout"),
         policy,
         learner("ppo", Some("\"ppo\""), "Proximal policy optimisation.", keys::<PpoConfig>()),
+        learner("trpo", None, "Trust region policy optimisation.", keys::<TrpoConfig>()),
         learner(
             "sac",
             None,
@@ -289,7 +292,8 @@ pub fn json_schema() -> Result<Value> {
     for name in ["run", "env", "rollout", "policy", "eval"] {
         properties.insert(name.into(), refer(name));
     }
-    let learners = [refer("learner-ppo"), chosen("learner-sac"), chosen("learner-td3"), chosen("learner-bc")];
+    let others = ["trpo", "sac", "td3", "bc"].map(|kind| chosen(&format!("learner-{kind}")));
+    let learners: Vec<Value> = std::iter::once(refer("learner-ppo")).chain(others).collect();
     properties.insert("learner".into(), json!({ "oneOf": learners }));
     let named: Map<String, Value> = builtin.iter().map(|kind| ((*kind).into(), called(kind))).collect();
     properties.insert(

@@ -204,6 +204,36 @@ impl Distribution {
         }
     }
 
+    /// Kullback–Leibler divergence of `other` from this one, in nats, `[B]`: Σ p (log p − log q), or
+    /// log σ_q/σ_p + (σ_p² + (μ_p − μ_q)²) / 2σ_q² − ½; of independent parts the sum.
+    ///
+    /// # Panics
+    /// If the two are of different kinds.
+    pub fn kl(&self, other: &Self) -> Tensor {
+        let summed = |x: Tensor| x.sum_dim_intlist([-1i64].as_slice(), false, Kind::Float);
+        match (self, other) {
+            (Distribution::Categorical { log_probs: p }, Distribution::Categorical { log_probs: q }) => {
+                summed(p.exp() * (p - q))
+            }
+            (
+                Distribution::DiagonalGaussian { mean: p_mean, log_std: p_log_std },
+                Distribution::DiagonalGaussian { mean: q_mean, log_std: q_log_std },
+            ) => {
+                let squares = (p_log_std * 2.0).exp() + (p_mean - q_mean).square();
+                summed(q_log_std - p_log_std + squares * (q_log_std * -2.0).exp() * 0.5 - 0.5)
+            }
+            (Distribution::Bernoulli { logits: p }, Distribution::Bernoulli { logits: q }) => {
+                // p (x − y) + log(1 − p) − log(1 − q), and log(1 − p) = −softplus(x).
+                summed(p.sigmoid() * (p - q) - p.softplus() + q.softplus())
+            }
+            (Distribution::MultiCategorical(p), Distribution::MultiCategorical(q))
+            | (Distribution::Joint { parts: p, .. }, Distribution::Joint { parts: q, .. }) => {
+                p.iter().zip(q).map(|(p, q)| p.kl(q)).sum()
+            }
+            _ => panic!("{self:?} and {other:?} are over different actions"),
+        }
+    }
+
     /// The most probable action of each.
     pub fn mode(&self) -> Tensor {
         match self {
@@ -376,6 +406,29 @@ mod tests {
         let d = Distribution::around(&Tensor::from_slice2(&[[0.5f32]]), &bounds, 0.1);
         close(&d.mode().view(-1), &[2.0 * 0.5f64.tanh()]);
         close(&d.entropy(), &[0.5 * (1.0 + (2.0 * PI).ln()) + 0.2f64.ln()]);
+    }
+
+    #[test]
+    fn divergences_by_hand() {
+        let categorical =
+            |p: [f32; 2]| Distribution::categorical(&Tensor::from_slice2(&[[p[0].ln(), p[1].ln()]]));
+        // ¼ log(¼ / ½) + ¾ log(¾ / ½)
+        let wanted = 0.25 * 0.5f64.ln() + 0.75 * 1.5f64.ln();
+        close(&categorical([0.25, 0.75]).kl(&categorical([0.5, 0.5])), &[wanted]);
+        let bernoulli =
+            |p: f32| Distribution::Bernoulli { logits: Tensor::from_slice2(&[[(p / (1.0 - p)).ln()]]) };
+        close(&bernoulli(0.75).kl(&bernoulli(0.5)), &[wanted]);
+        let normal = |mean: f32, deviation: f32| Distribution::DiagonalGaussian {
+            mean: Tensor::from_slice2(&[[mean, 0.0]]),
+            log_std: Tensor::from_slice(&[deviation.ln(), 0.0]),
+        };
+        // log 2 + (1 + 9) / 8 − ½
+        close(&normal(1.0, 1.0).kl(&normal(4.0, 2.0)), &[2f64.ln() + 10.0 / 8.0 - 0.5]);
+        let choices =
+            Distribution::MultiCategorical(vec![categorical([0.25, 0.75]), categorical([0.5, 0.5])]);
+        let even = Distribution::MultiCategorical(vec![categorical([0.5, 0.5]), categorical([0.5, 0.5])]);
+        close(&choices.kl(&even), &[wanted]);
+        close(&even.kl(&even), &[0.0]);
     }
 
     /// Logits of two states; the wanted values below were computed from the definitions in 64 bits with NumPy.

@@ -143,6 +143,37 @@ impl Flat {
         Ok(())
     }
 
+    /// d`of`/d`parameter` of each parameter, undefined where there is none. With `graph` they can be differentiated
+    /// again; what `of` was computed from can be in any case.
+    ///
+    /// # Errors
+    /// `of` depends on nothing that has a gradient.
+    pub fn derivatives(&self, of: &Tensor, graph: bool) -> Result<Vec<Tensor>> {
+        Ok(Tensor::f_run_backward(&[of], &self.parameters, true, graph)?)
+    }
+
+    /// Derivatives as one buffer laid out like `weights`, without a graph.
+    pub fn flattened(&self, derivatives: &[Tensor]) -> Tensor {
+        let flat = self.weights.zeros_like();
+        tch::no_grad(|| {
+            for (slot, from) in self.layout.iter().zip(derivatives).filter(|(_, from)| from.defined()) {
+                self.slot_of(&flat, slot).copy_(from);
+            }
+        });
+        flat
+    }
+
+    /// Σ derivative · `v`, a scalar through which the derivatives' graph can be followed; `v` is laid out like
+    /// `weights`.
+    pub fn dot(&self, derivatives: &[Tensor], v: &Tensor) -> Tensor {
+        let slots = self.layout.iter().zip(derivatives).filter(|(_, derivative)| derivative.defined());
+        slots.map(|(slot, derivative)| (derivative * self.slot_of(v, slot)).sum(Kind::Float)).sum()
+    }
+
+    fn slot_of(&self, buffer: &Tensor, slot: &Slot) -> Tensor {
+        buffer.narrow(0, slot.offset as i64, slot.len() as i64).view(&slot.shape[..])
+    }
+
     /// Euclidean norm of the whole gradient, summed in a fixed order in 64 bits.
     pub fn gradient_norm(&self) -> f64 {
         let gradient = slice::<f32>(&self.gradient);

@@ -118,6 +118,11 @@ pub struct TorsoSpec {
 }
 
 impl TorsoSpec {
+    /// Whether everything is one vector to it.
+    pub fn reads_vectors(&self) -> bool {
+        self.kind == TorsoKind::Mlp
+    }
+
     /// Fully connected layers of these widths with tanh.
     pub fn perceptron(hidden: &[i64]) -> Self {
         Self {

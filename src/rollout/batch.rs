@@ -64,6 +64,8 @@ pub struct Batch {
     pub absorbing: Option<Tensor>,
     /// First step of an episode, bool `[lead]`.
     pub start: Tensor,
+    /// Steps of the episode before this row, int64 `[T + 1, N]`; rollouts only.
+    pub elapsed: Option<Tensor>,
     /// `false` marks rows that belong to no episode; they count nowhere. Bool `[lead]`.
     pub valid: Tensor,
     /// True final observations of a rollout.
@@ -182,6 +184,7 @@ impl Batch {
             ("truncated", Some(&self.truncated)),
             ("absorbing", self.absorbing.as_ref()),
             ("start", Some(&self.start)),
+            ("elapsed", self.elapsed.as_ref()),
             ("valid", Some(&self.valid)),
             ("final_observation", self.ends.as_ref().map(|ends| &ends.observation)),
             ("final_index", self.ends.as_ref().map(|ends| &ends.index)),

@@ -336,6 +336,7 @@ impl Collector {
             truncated: join(|r| r.truncated.tensor()),
             absorbing: None,
             start: join(|r| r.start.tensor()),
+            elapsed: Some(join(|r| r.elapsed.tensor())),
             valid: join(|r| r.valid.tensor()),
             ends: Some(Ends {
                 index: Tensor::from_slice(&index),
@@ -560,6 +561,8 @@ mod tests {
             }
             let flag = |tensor: &Tensor| Vec::<bool>::try_from(tensor.select(1, 0)).unwrap();
             assert_eq!(flag(&batch.start), [true, false, false, true]);
+            let elapsed = batch.elapsed.as_ref().unwrap().select(1, 0);
+            assert_eq!(Vec::<i64>::try_from(elapsed).unwrap(), [0, 1, 2, 0, 1]);
             assert_eq!(flag(&batch.terminated), [false, false, terminates, false]);
             assert_eq!(flag(&batch.truncated), [false, false, !terminates, false]);
             let wanted = Finished { episode_return: 6.0, length: 3, terminated: terminates, metrics: vec![] };

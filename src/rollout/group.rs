@@ -93,6 +93,8 @@ pub(crate) struct Rollout {
     pub terminated: Column<bool>,
     pub truncated: Column<bool>,
     pub start: Column<bool>,
+    /// Steps of each episode before row `t`, `[T + 1, n]`.
+    pub elapsed: Column<i64>,
     pub valid: Column<bool>,
     pub pulse: Pulse,
     /// Steps of each environment's episode so far.
@@ -122,6 +124,7 @@ impl Rollout {
             terminated: memory.column(&[rows, columns]),
             truncated: memory.column(&[rows, columns]),
             start: memory.column(&[rows, columns]),
+            elapsed: memory.column(&[rows + 1, columns]),
             valid: memory.column(&[rows, columns]),
             pulse: Pulse::new(memory.column(&[2]), memory.column(&[columns]), place.first),
             lengths: memory.column(&[columns]),
@@ -338,6 +341,7 @@ impl Group {
         rollout.value[t * width..(t + 1) * width].copy_from_slice(&decided.value);
         rollout.log_prob[row.clone()].copy_from_slice(&decided.log_prob);
         rollout.start[row.clone()].copy_from_slice(&self.starts);
+        rollout.elapsed[row.clone()].copy_from_slice(&rollout.lengths);
         rollout.action.row(t, n * action_space.len()).copy_from(decided.action.leaf());
         let executed = match &mut self.executed {
             Some(executed) => {
@@ -397,6 +401,7 @@ impl Group {
             }
         }
         rollout.observation.keep(t + 1, &self.starts);
+        rollout.elapsed[row.end..row.end + n].copy_from_slice(&rollout.lengths);
         for (env, _) in self.finals.iter().skip(ends_before) {
             rollout.events.final_at.push((t, env));
         }

@@ -12,13 +12,13 @@ use super::watchdog::IDLE;
 use crate::memory::{Column, slice_mut};
 use crate::nn::{ActorCritic, PolicySpec, RunningNorm};
 use crate::random::Stream;
-use crate::run::profile;
+use crate::run::{end_with_parent, profile};
 use crate::{Error, Result};
 use imago_envs::{EnvSpec, VecEnv};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
-use rustix::process::{Pid, Signal, getppid, kill_process_group, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -159,8 +159,7 @@ pub fn serve(make: MakeGroup) -> Result<()> {
         return Err(Error::Invalid("this command is for the program's own use".into()));
     };
     // Whatever this process is doing, it goes with its parent.
-    set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| lost(error.into()))?;
-    if getppid().map(|pid| pid.as_raw_nonzero().get()) != Some(assignment.parent as i32) {
+    if !end_with_parent(assignment.parent)? {
         return Ok(());
     }
     tch::set_num_threads(1);

@@ -29,8 +29,12 @@ pub(super) fn replace(path: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> io
     File::open(folder_of(path)).and_then(|folder| folder.sync_all()).map_err(Error::io("sync", path))
 }
 
-/// [`replace`] with content at hand.
-pub(super) fn replace_with(path: &Path, content: &[u8]) -> Result<()> {
+/// Writes `content` to `path` so that a reader finds the earlier file or the whole new one, whatever happens
+/// meanwhile.
+///
+/// # Errors
+/// A file or a directory that cannot be written; an earlier file is untouched then.
+pub fn replace_with(path: &Path, content: &[u8]) -> Result<()> {
     replace(path, |file| file.write_all(content))
 }
 

@@ -14,6 +14,11 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// two drawings.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
+/// The bars that are on the terminal, for whoever shows several: [`Stderr`] knows them.
+pub fn screen() -> &'static MultiProgress {
+    &BARS
+}
+
 /// Shows on stderr how far a run is.
 pub struct Progress {
     total: u64,

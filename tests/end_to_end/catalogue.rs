@@ -25,6 +25,7 @@ fn help_tells_every_command_and_exit_code() {
     for word in [
         "new",
         "train",
+        "sweep",
         "eval",
         "record",
         "demos",
@@ -41,6 +42,7 @@ fn help_tells_every_command_and_exit_code() {
     for command in [
         "new",
         "train",
+        "sweep",
         "eval",
         "record",
         "demos",

@@ -4,19 +4,20 @@
 //! behaviour cloning and by GAIL, and prints what each is worth. Every run is a child of this same program with
 //! a directory of its own, so that an interrupted demo goes on where it was.
 
-use crate::plot::{Curve, draw, metric};
+use crate::plot::{Curve, Labels, draw, metric};
 use crate::problem::{Done, Outcome, Problem, failed};
+use crate::processes::{self, Ended, Event, Job};
 use crate::program::{Program, Shared};
 use crate::runs::{self, Score, scaled};
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use imago::rollout::Actor;
+use imago::run::Stop;
 use imago_agents::mean_std;
 use imago_envs::EnvSpec;
-use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const ENV: &str = "seals/CartPole-v0";
 const EPISODES: usize = 50;
@@ -35,73 +36,38 @@ pub struct Arguments {
     smoke: bool,
 }
 
-/// One call of this program.
-struct Job {
-    name: String,
-    arguments: Vec<String>,
-}
-
-fn start(job: &Job, log: &Path) -> Result<Child> {
-    let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let log = std::fs::File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
-    Command::new(program)
-        .args(&job.arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .with_context(|| format!("cannot start {}", job.name))
-}
-
-/// Runs all jobs, one for each core at a time.
-fn run_all(jobs: Vec<Job>, folder: &Path, begun: Instant, quiet: bool) -> Result<()> {
+/// Runs all jobs, one for each core at a time. Whether all are done: if not, the demo was asked to stop.
+fn run_all(jobs: &[Job], stop: &Stop, begun: Instant, quiet: bool) -> Result<bool> {
     let slots = std::thread::available_parallelism().map_or(1, usize::from);
-    let (count, mut finished) = (jobs.len(), 0);
-    let mut waiting = VecDeque::from(jobs);
-    let mut running: Vec<(Job, Child)> = Vec::new();
-    while !(waiting.is_empty() && running.is_empty()) {
-        while running.len() < slots
-            && let Some(job) = waiting.pop_front()
-        {
-            let child = start(&job, &folder.join(format!("{}.log", job.name)))?;
-            running.push((job, child));
+    let (mut finished, mut failure) = (0, None);
+    processes::run_all(jobs, slots, stop, |event| match event {
+        Event::Ended(job, Ended::Failed(how)) => {
+            // One that fails makes the others pointless.
+            stop.request();
+            failure.get_or_insert_with(|| anyhow!("{}: {how}", jobs[job].name));
         }
-        std::thread::sleep(Duration::from_millis(20));
-        let mut i = 0;
-        while i < running.len() {
-            match running[i].1.try_wait()? {
-                None => i += 1,
-                Some(status) => {
-                    let (job, _) = running.swap_remove(i);
-                    finished += 1;
-                    if !status.success() {
-                        running.iter_mut().for_each(|(_, child)| {
-                            let _ = child.kill();
-                        });
-                        let log = std::fs::read_to_string(folder.join(format!("{}.log", job.name)));
-                        bail!("{} ended with {status}: {}", job.name, log.unwrap_or_default().trim());
-                    }
-                    if !quiet {
-                        eprintln!(
-                            "[{:>4.0} s] {finished:>2} of {count}: {}",
-                            begun.elapsed().as_secs_f64(),
-                            job.name
-                        );
-                    }
-                }
-            }
+        Event::Ended(job, Ended::Done) if !quiet => {
+            finished += 1;
+            let (seconds, name) = (begun.elapsed().as_secs_f64(), &jobs[job].name);
+            eprintln!("[{seconds:>4.0} s] {finished:>2} of {}: {name}", jobs.len());
         }
+        _ => {}
+    });
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(!stop.requested()),
     }
-    Ok(())
+}
+
+fn job(name: &str, folder: &Path, arguments: Vec<String>) -> Job {
+    let log = folder.join(format!("{name}.log"));
+    Job { name: name.into(), arguments: arguments.into_iter().map(OsString::from).collect(), log }
 }
 
 fn train(name: &str, recipe: &str, folder: &Path, seed: u64, rest: &[String]) -> Job {
     let run_dir = folder.join(name).display().to_string();
     let fixed = ["train", recipe, "--run-dir", &run_dir, "--resume", "--quiet", "--seed", &seed.to_string()];
-    Job {
-        name: name.into(),
-        arguments: fixed.map(String::from).into_iter().chain(rest.iter().cloned()).collect(),
-    }
+    job(name, folder, fixed.map(String::from).into_iter().chain(rest.iter().cloned()).collect())
 }
 
 /// A row of the table: 50-episode means, one for each seed.
@@ -153,13 +119,21 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
         return Err(anyhow!("{} is a file; choose another --to", folder.display()).into());
     }
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    story(program, folder, arguments.smoke, shared, begun).map_err(|problem| match problem {
+    let stop = Stop::on_signals()?;
+    story(program, folder, arguments.smoke, shared, begun, &stop).map_err(|problem| match problem {
         Problem::Input(error) => failed(error),
         other => other,
     })
 }
 
-fn story(program: &Program, folder: &Path, smoke: bool, shared: &Shared, begun: Instant) -> Outcome {
+fn story(
+    program: &Program,
+    folder: &Path,
+    smoke: bool,
+    shared: &Shared,
+    begun: Instant,
+    stop: &Stop,
+) -> Outcome {
     let say = |text: &str| {
         if !shared.quiet {
             eprintln!("[{:>4.0} s] {text}", begun.elapsed().as_secs_f64());
@@ -172,7 +146,10 @@ fn story(program: &Program, folder: &Path, smoke: bool, shared: &Shared, begun: 
     say("an expert learns by PPO on the true reward");
     let expert = folder.join("expert");
     let rest = [set("env.id", &format!("\"{ENV}\"")), short(4_096)].concat();
-    run_all(vec![train("expert", "ppo/cartpole", folder, 0, &rest)], folder, begun, shared.quiet)?;
+    let expert_run = train("expert", "ppo/cartpole", folder, 0, &rest);
+    if !run_all(&[expert_run], stop, begun, shared.quiet)? {
+        return Ok(Done::Stopped);
+    }
 
     let demos = folder.join("expert.demos");
     if !demos.exists() {
@@ -180,7 +157,9 @@ fn story(program: &Program, folder: &Path, smoke: bool, shared: &Shared, begun: 
         let arguments = ["record", &expert.display().to_string(), "--episodes", "10", "--to"];
         let mut arguments: Vec<String> = arguments.map(String::from).into();
         arguments.push(demos.display().to_string());
-        run_all(vec![Job { name: "record".into(), arguments }], folder, begun, true)?;
+        if !run_all(&[job("record", folder, arguments)], stop, begun, true)? {
+            return Ok(Done::Stopped);
+        }
     }
 
     say("25 state-action pairs of one episode are imitated: GAIL with 3 seeds, behaviour cloning with 10");
@@ -196,7 +175,10 @@ fn story(program: &Program, folder: &Path, smoke: bool, shared: &Shared, begun: 
         let rest = [common("learner.demos_skip", seed), short(100)].concat();
         train(&format!("bc-{seed}"), "bc/cartpole", folder, seed, &rest)
     });
-    run_all(gail.chain(bc).collect(), folder, begun, shared.quiet)?;
+    let imitators: Vec<Job> = gail.chain(bc).collect();
+    if !run_all(&imitators, stop, begun, shared.quiet)? {
+        return Ok(Done::Stopped);
+    }
 
     say("every policy plays 50 fresh episodes");
     let random = |seed: u64| -> Result<f64> {
@@ -257,11 +239,13 @@ fn picture(folder: &Path, rows: &[Row]) -> Result<()> {
     let mut curves = Vec::new();
     for seed in 0..GAIL_SEEDS {
         let points = metric(&folder.join(format!("gail-{seed}")), tag)?;
-        curves.push(Curve { name: format!("GAIL, seed {seed}"), points, level: false });
+        curves.push(Curve { name: format!("GAIL, seed {seed}"), points, ..Curve::default() });
     }
     for row in rows.iter().filter(|row| row.name != "GAIL") {
-        curves.push(Curve { name: row.name.into(), points: vec![(0.0, row.mean())], level: true });
+        let points = vec![(0.0, row.mean())];
+        curves.push(Curve { name: row.name.into(), points, level: true, ..Curve::default() });
     }
     let title = "Fixed-horizon CartPole, imitated from 25 state-action pairs";
-    draw(&folder.join("curves.svg"), title, "return (of 500)", &curves)
+    let labels = Labels { title, x: "environment steps", y: "return (of 500)" };
+    draw(&folder.join("curves.svg"), &labels, &curves)
 }

@@ -60,16 +60,22 @@ const MAY_CHANGE: [&str; 10] = [
 ];
 
 /// The recipe's text, its directory for relative paths, and what to call a run of it.
-struct Source {
-    name: String,
+pub struct Source {
+    /// What errors call it.
+    pub name: String,
     text: String,
     directory: PathBuf,
-    stem: String,
+    /// What to call a run of it.
+    pub stem: String,
     /// The checkpoint to go on from, if the recipe is a run.
     run: Option<Which>,
 }
 
-fn find(recipe: &str) -> Result<Source> {
+/// Finds `recipe`: a run, a file or a built-in name.
+///
+/// # Errors
+/// There is none; an unreadable file.
+pub fn find(recipe: &str) -> Result<Source> {
     let path = Path::new(recipe);
     let run = Directory::resolve(Path::new(RUNS), recipe);
     if recipe.contains('@') && !path.exists() {
@@ -114,15 +120,29 @@ fn resolve(
     let mut sets = shared.sets.clone();
     sets.extend(shared.seed.map(|seed| format!("run.seed={seed}")));
     sets.extend(shared.threads.map(|threads| format!("run.workers={threads}")));
-    let demos = arguments.demos.as_deref();
-    let mut recipe = Recipe::parse(&source.name, &source.text, &sets, demos, &program.signal_kinds())?;
-    let missing = recipe.missing_demonstrations().first().map(|missing| {
-        let place = strict::Source { name: &source.name, text: &source.text, overrides: &sets }.place(missing);
-        format!("{place}: no demonstrations yet: name a file there or give --demos FILE (`imago record` makes one)")
-    });
+    let (recipe, missing) = read(program, source, &sets, arguments.demos.as_deref())?;
     if let Some(advice) = missing.as_ref().filter(|_| !arguments.dry_run) {
         bail!("{advice}");
     }
+    Ok((recipe, missing))
+}
+
+/// The recipe with `sets` and `demos` applied and paths made absolute; what to do about demonstrations that it does
+/// not name.
+///
+/// # Errors
+/// Whatever is wrong with it.
+pub fn read(
+    program: &Program,
+    source: &Source,
+    sets: &[String],
+    demos: Option<&Path>,
+) -> Result<(Recipe, Option<String>)> {
+    let mut recipe = Recipe::parse(&source.name, &source.text, sets, demos, &program.signal_kinds())?;
+    let missing = recipe.missing_demonstrations().first().map(|missing| {
+        let place = strict::Source { name: &source.name, text: &source.text, overrides: sets }.place(missing);
+        format!("{place}: no demonstrations yet: name a file there or give --demos FILE (`imago record` makes one)")
+    });
     recipe.anchor(&source.directory);
     Ok((recipe, missing))
 }
@@ -160,17 +180,19 @@ fn real_length(recipe: &Recipe) -> Option<String> {
     })
 }
 
-/// Refuses to go on under another recipe than the run's own.
-fn check_same(stored: &str, now: &str, run: &Path) -> Result<()> {
+/// The keys in which two resolved recipes differ, but for those that `may`.
+pub fn changed_keys(stored: &str, now: &str, may: &[&str]) -> Result<Vec<String>> {
     let (stored, now) = (flat(stored)?, flat(now)?);
     let value =
         |keys: &[(String, Value)], key: &str| keys.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone());
     let all: std::collections::BTreeSet<&String> = stored.iter().chain(&now).map(|(key, _)| key).collect();
-    let changed: Vec<&str> = all
-        .into_iter()
-        .map(String::as_str)
-        .filter(|key| !MAY_CHANGE.contains(key) && value(&stored, key) != value(&now, key))
-        .collect();
+    let differs = |key: &&String| value(&stored, key) != value(&now, key) && !may.contains(&key.as_str());
+    Ok(all.into_iter().filter(differs).cloned().collect())
+}
+
+/// Refuses to go on under another recipe than the run's own.
+fn check_same(stored: &str, now: &str, run: &Path) -> Result<()> {
+    let changed = changed_keys(stored, now, &MAY_CHANGE)?;
     ensure!(
         changed.is_empty(),
         "{}: a run goes on under its own recipe, but {} would change; begin a new run for that (on resume only {} \

@@ -7,10 +7,14 @@ use std::process::Command;
 /// The name of the command.
 pub const NAME: &str = "rollout-worker";
 
+/// This program: the file that runs now, even if another one has taken its name since.
+pub fn program_itself() -> Command {
+    Command::new("/proc/self/exe")
+}
+
 /// The command line that starts one.
 pub fn command() -> Command {
-    // The file that runs now, even if another one has taken its name since.
-    let mut command = Command::new("/proc/self/exe");
+    let mut command = program_itself();
     command.arg(NAME);
     // What it would warn of its parent has said already.
     if std::env::var_os("IMAGO_LOG").is_none() {
