@@ -166,7 +166,7 @@ impl Experience {
         if let Some(field) = rollout.first_non_finite(&spec.observation, &spec.action) {
             return Err(Error::non_finite(format!("the rollout's {field}"), rollout.tensors()));
         }
-        self.replay.push(rollout)?;
+        timed(Phase::Update, || self.replay.push(rollout))?;
         let steps = rollout.len() as u64;
         self.steps += steps;
         if self.steps > self.config.learning_starts && !self.replay.is_empty() {
@@ -197,7 +197,7 @@ impl Experience {
     ) -> Result<Stream> {
         let mut rng = Stream::new(now.seed, "off-policy update", 0, self.updates);
         self.updates += 1;
-        let sample = self.replay.sample(self.config.batch_size, &mut rng);
+        let sample = timed(Phase::Update, || self.replay.sample(self.config.batch_size, &mut rng));
         let reward = timed(Phase::Signals, || signals.score(&sample.batch, now.progress))?;
         timed(Phase::Update, || self.fill(policy, &sample, &reward, to));
         Ok(rng)
