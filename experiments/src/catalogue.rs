@@ -4,9 +4,10 @@ use crate::nearest::nearest;
 use anyhow::{Result, bail};
 
 /// Built-in recipes: name and text.
-pub const RECIPES: [(&str, &str); 14] = [
+pub const RECIPES: [(&str, &str); 16] = [
     ("bc/cartpole", include_str!("../recipes/bc/cartpole.toml")),
     ("gail/cartpole", include_str!("../recipes/gail/cartpole.toml")),
+    ("gail/original-cartpole", include_str!("../recipes/gail/original-cartpole.toml")),
     ("ppo/cartpole", include_str!("../recipes/ppo/cartpole.toml")),
     ("ppo/doom-basic", include_str!("../recipes/ppo/doom-basic.toml")),
     ("ppo/doom-dense", include_str!("../recipes/ppo/doom-dense.toml")),
@@ -19,12 +20,16 @@ pub const RECIPES: [(&str, &str); 14] = [
     ("ppo/pong", include_str!("../recipes/ppo/pong.toml")),
     ("ppo/rooms-dense", include_str!("../recipes/ppo/rooms-dense.toml")),
     ("ppo/rooms-sparse", include_str!("../recipes/ppo/rooms-sparse.toml")),
+    ("trpo/cartpole", include_str!("../recipes/trpo/cartpole.toml")),
 ];
 
-/// Built-in demonstrations, as `builtin:NAME` in recipes: ten episodes of the expert that
-/// `imago train ppo/cartpole --set env.id=seals/CartPole-v0` gives, recorded with `imago record`.
-pub const DEMOS: [(&str, &[u8]); 1] =
-    [("seals-cartpole", include_bytes!("../recipes/demos/seals-cartpole.demos"))];
+/// Built-in demonstrations, as `builtin:NAME` in recipes: ten episodes each, recorded with `imago record` from the
+/// experts that `imago train ppo/cartpole --set env.id=seals/CartPole-v0` and `imago train trpo/cartpole` give, the
+/// latter with `--stochastic` as in the GAIL paper.
+pub const DEMOS: [(&str, &[u8]); 2] = [
+    ("cartpole-v0", include_bytes!("../recipes/demos/cartpole-v0.demos")),
+    ("seals-cartpole", include_bytes!("../recipes/demos/seals-cartpole.demos")),
+];
 
 /// Text of the built-in recipe `name`.
 ///
