@@ -18,7 +18,17 @@ pub trait RewardSignal: Send {
     fn update(&mut self, _recent: &Batch, _rng: &mut Stream, _log: &mut Log) -> Result<()> {
         Ok(())
     }
-    /// Saves or restores everything that `update` changes.
+    /// How many transitions from a replay it learns from at once ([`RewardSignal::update_on_sample`]); 0 if it learns
+    /// from rollouts.
+    fn sample_size(&self) -> usize {
+        0
+    }
+    /// Learns from transitions of an off-policy learner's replay. Called once for each update that is due, before
+    /// those of the policy.
+    fn update_on_sample(&mut self, _sample: &Batch, _rng: &mut Stream, _log: &mut Log) -> Result<()> {
+        Ok(())
+    }
+    /// Saves or restores everything that its updates change.
     fn state(&mut self, _state: &mut State) -> Result<()> {
         Ok(())
     }
@@ -258,6 +268,64 @@ impl Signals {
         Ok(())
     }
 
+    /// Lets the signals that learn from a replay do so, `times` each, on what `draw` gives them. `before` counts such
+    /// updates before these.
+    pub fn update_on_samples(
+        &mut self,
+        (before, times): (u64, u64),
+        draw: &dyn Fn(usize, &mut Stream) -> Batch,
+        now: Moment,
+        log: &mut Log,
+    ) -> Result<()> {
+        for (i, stacked) in self.stack.iter_mut().enumerate() {
+            let size = stacked.signal.sample_size();
+            for update in (before..before + times).filter(|_| size > 0) {
+                let mut rng = Stream::new(now.seed, "signal sample", i as u64, update);
+                let sample = draw(size, &mut rng);
+                log.scope(&stacked.name, |log| stacked.signal.update_on_sample(&sample, &mut rng, log))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Rewards of transitions without time, `[B]`: weighted and summed, as the signals think of them now. Their
+    /// normalisers need time and take no part.
+    ///
+    /// # Errors
+    /// A signal's own; a NaN names the signal.
+    pub fn score(&mut self, sample: &Batch, progress: f64) -> Result<Tensor> {
+        let mut sum = Tensor::zeros([sample.len()], (Kind::Float, Device::Cpu));
+        for stacked in &mut self.stack {
+            let reward = tch::no_grad(|| stacked.signal.reward(sample))?.contiguous();
+            if reward.kind() != Kind::Float || reward.size() != [sample.len()] {
+                return Err(Error::Invalid(format!(
+                    "signal `{}` gave rewards of kind {:?} and shape {:?}; a sample needs Float of [{}]",
+                    stacked.name,
+                    reward.kind(),
+                    reward.size(),
+                    sample.len()
+                )));
+            }
+            if !slice::<f32>(&reward).iter().all(|r| r.is_finite()) {
+                let mut tensors = sample.tensors();
+                tensors.push((format!("{}/reward", stacked.name), reward));
+                let what = format!("the reward of signal `{}`", stacked.name);
+                return Err(Error::non_finite(what, tensors));
+            }
+            let weight = stacked.weight.at(progress) as f32;
+            let clip = stacked.clip.map_or(f32::INFINITY, |clip| clip as f32);
+            let sign = stacked.sign;
+            let scored = |r: f32| match sign {
+                true if r == 0.0 => 0.0,
+                true => r.signum(),
+                false => r,
+            };
+            let pairs = slice_mut::<f32>(&mut sum).iter_mut().zip(slice::<f32>(&reward));
+            pairs.for_each(|(sum, &r)| *sum += weight * scored(r).clamp(-clip, clip));
+        }
+        Ok(sum)
+    }
+
     /// Rewards of a rollout, `[T, N]` for each value head: weighted, normalised, summed. `progress` in
     /// `[0, 1]`.
     ///
@@ -355,6 +423,7 @@ mod tests {
             reward: Tensor::from_slice(reward).view([3, 2]),
             terminated: bools(&[false, false, false, true, false, false]),
             truncated: bools(&[false; 6]),
+            absorbing: None,
             start: bools(&[true, true, false, false, false, true]),
             valid: bools(&[true; 6]),
             ends: None,
@@ -406,6 +475,22 @@ mod tests {
         let batch = batch(&[-3.0, 0.0, 0.5, 200.0, -0.1, 1.0]);
         let rewards = signals.rewards(&batch, 0.0, &mut Log::in_memory()).unwrap();
         assert_eq!(slice::<f32>(&rewards[0]), [-2.0, 0.0, 2.0, 2.0, -2.0, 2.0]);
+    }
+
+    #[test]
+    fn samples_are_scored_by_weight_sign_and_clip() {
+        let mut signed = Stacked::new("signed", Box::new(Extrinsic), When::AfterPolicy);
+        (signed.sign, signed.weight) = (true, Schedule { from: 0.0, to: 20.0 });
+        let mut clipped = Stacked::new("clipped", Box::new(Extrinsic), When::AfterPolicy);
+        clipped.clip = Some(2.0);
+        let mut signals = Signals {
+            stack: vec![signed, clipped],
+            heads: vec![ValueHead { discount: 0.9, episodic: true }],
+        };
+        let mut sample = batch(&[-3.0, 0.0, 0.5, 200.0, -0.1, 1.0]);
+        (sample.lead, sample.reward) = (Lead::Flat(6), sample.reward.view(-1));
+        let rewards = signals.score(&sample, 0.5).unwrap();
+        assert_eq!(slice::<f32>(&rewards), [-12.0, 0.0, 10.5, 12.0, -10.1, 11.0]);
     }
 
     #[test]

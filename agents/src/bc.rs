@@ -209,7 +209,7 @@ impl Train for Bc {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use imago::nn::{Choice, Decision, PolicySpec, TorsoSpec};
+    use imago::nn::{BoxHead, Choice, Decision, PolicySpec, TorsoSpec};
     use imago_envs::{Leaf, Space};
 
     fn cloned(config: BcConfig) -> Bc {
@@ -228,6 +228,7 @@ mod tests {
             normalise: true,
             log_std: 0.0,
             masked: false,
+            box_head: BoxHead::Gaussian,
         };
         let policy = ActorCritic::new(spec, &mut Stream::new(0, "init", 0, 0)).unwrap();
         Bc::new(config, policy, &demonstrations, None, 0).unwrap()

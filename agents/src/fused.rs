@@ -48,7 +48,8 @@ fn standardise(advantage: &[f32], to: &mut Vec<f32>) {
 impl FusedPpo {
     /// For the networks of `policy`; `None` where only autograd knows their gradients.
     pub fn new(policy: &ActorCritic) -> Option<Self> {
-        let compact = policy.compact()?.clone();
+        // Of squashed normals only autograd knows the gradient.
+        let compact = policy.compact().filter(|compact| compact.bounded.is_none())?.clone();
         Some(Self { compact, trace: CompactTrace::default(), advantage: Vec::new() })
     }
 
@@ -186,6 +187,8 @@ pub struct DiscriminatorBatch<'a> {
     pub features: &'a [f32],
     /// Which logit counts, `[rows]`, where there is one for each action.
     pub choice: Option<&'a [i64]>,
+    /// How much each of the expert's pairs counts, `[rows / 2]`; all the same if absent.
+    pub weight: Option<&'a [f32]>,
     /// Pairs of both sides together, an even number.
     pub rows: usize,
 }
@@ -215,7 +218,7 @@ pub fn discriminator_gradient(
     entropy_bonus: f64,
     trace: &mut Trace,
 ) -> DiscriminatorLosses {
-    let DiscriminatorBatch { features, choice, rows } = *batch;
+    let DiscriminatorBatch { features, choice, weight, rows } = *batch;
     dense.forward(weights, features, rows, trace);
     let width = dense.outputs();
     let (output, d_output) = trace.output_and_gradient();
@@ -230,12 +233,13 @@ pub fn discriminator_gradient(
         let label = if class == 0 { 1.0 - smoothing } else { smoothing };
         let probability = 1.0 / (1.0 + (-x).exp());
         let softplus = x.max(0.0) + (-x.abs()).exp().ln_1p();
-        figures.loss += share * (softplus - label * x);
+        let counts = weight.filter(|_| class == 0).map_or(1.0, |weight| f64::from(weight[row]));
+        figures.loss += share * counts * (softplus - label * x);
         figures.entropy += 0.5 * share * ((1.0 - probability) * x + softplus - x);
         figures.accuracy[class] += share * f64::from(u8::from((x > 0.0) == (class == 0)));
         figures.logit[class] += share * x;
         let d_entropy = -x * probability * (1.0 - probability);
-        d_output[at] = (share * (probability - label - entropy_bonus * d_entropy)) as f32;
+        d_output[at] = (share * (counts * (probability - label) - entropy_bonus * d_entropy)) as f32;
     }
     dense.backward(weights, gradient, features, None, trace);
     figures

@@ -404,7 +404,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use imago::memory::slice_mut;
-    use imago::nn::{Activation, PolicySpec, TorsoKind, TorsoSpec};
+    use imago::nn::{Activation, BoxHead, PolicySpec, TorsoKind, TorsoSpec};
     use imago_envs::{Dtype, Space};
     use proptest::prelude::*;
 
@@ -512,6 +512,7 @@ mod tests {
                 normalise: normalise && image.is_none(),
                 log_std,
                 masked: false,
+                box_head: BoxHead::Gaussian,
             };
             let config = PpoConfig {
                 clip, value_clip, entropy_coefficient, value_coefficient, normalise_advantage, ..Default::default()

@@ -3,7 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use imago::Stream;
-use imago::nn::{ActorCritic, PolicySpec, Snapshot, TorsoSpec};
+use imago::nn::{ActorCritic, BoxHead, PolicySpec, Snapshot, TorsoSpec};
 use imago::rollout::{Collector, CollectorSpec};
 use imago::run::{Log, Train};
 use imago::signal::{Extrinsic, Signals, Stacked, ValueHead, When};
@@ -80,6 +80,7 @@ fn spec(normalise: bool) -> PolicySpec {
         normalise,
         log_std: 0.0,
         masked: false,
+        box_head: BoxHead::Gaussian,
     }
 }
 
@@ -96,8 +97,15 @@ fn trpo(policy: ActorCritic) -> Box<dyn Learner> {
 
 fn agent(kind: Kind, seed: u64, learner: fn(ActorCritic) -> Box<dyn Learner>) -> Agent {
     let policy = spec(true);
-    let collecting =
-        CollectorSpec { policy: policy.clone(), steps: 32, frame_stack: 1, workers: 0, seed, max_faults: 0 };
+    let collecting = CollectorSpec {
+        policy: policy.clone(),
+        steps: 32,
+        frame_stack: 1,
+        workers: 0,
+        seed,
+        max_faults: 0,
+        random_rollouts: 0,
+    };
     let collector = Collector::new(collecting, vec![probes(kind, 8)]).unwrap();
     let learner = learner(ActorCritic::new(policy, &mut Stream::new(seed, "init", 0, 0)).unwrap());
     let signals = Signals {
@@ -164,8 +172,15 @@ fn what_was_stored_is_what_the_policy_says_before_its_update() {
     for _ in 0..3 {
         agent.iterate(&mut Log::in_memory()).unwrap();
     }
-    let collecting =
-        CollectorSpec { policy: spec(true), steps: 16, frame_stack: 1, workers: 2, seed: 9, max_faults: 0 };
+    let collecting = CollectorSpec {
+        policy: spec(true),
+        steps: 16,
+        frame_stack: 1,
+        workers: 2,
+        seed: 9,
+        max_faults: 0,
+        random_rollouts: 0,
+    };
     let groups = vec![probes(Kind::Delayed, 3), probes(Kind::Delayed, 5)];
     let batch = Collector::new(collecting, groups).unwrap().collect(agent.policy()).unwrap().batch;
     let evaluated = agent.policy().evaluate(&batch.flat_observation(), &batch.flat_action());

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use imago::Stream;
-use imago::nn::{ActorCritic, PolicySpec, TorsoSpec};
+use imago::nn::{ActorCritic, BoxHead, PolicySpec, TorsoSpec};
 use imago::rollout::{Collector, CollectorSpec, Launch};
 use imago_envs::{EnvSpec, Registry};
 use imago_experiments::Program;
@@ -65,10 +65,18 @@ fn measure(arguments: &Arguments) -> Result<serde_json::Value> {
         normalise: false,
         log_std: 0.0,
         masked: false,
+        box_head: BoxHead::Gaussian,
     };
     drop(one);
-    let collecting =
-        CollectorSpec { policy, steps: ROLLOUT, frame_stack: 1, workers, seed: 0, max_faults: 0 };
+    let collecting = CollectorSpec {
+        policy,
+        steps: ROLLOUT,
+        frame_stack: 1,
+        workers,
+        seed: 0,
+        max_faults: 0,
+        random_rollouts: 0,
+    };
     let mut collector = if arguments.threads {
         let groups = (0..envs).map(|_| registry.make_group(&spec, 1)).collect::<Result<_, _>>()?;
         Collector::new(collecting, groups)?

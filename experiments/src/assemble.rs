@@ -6,11 +6,11 @@ use crate::program::{Program, SignalContext};
 use crate::recipe::{DemosConfig, LearnerConfig, Recipe, SignalConfig, SignalKind, WorkerKind};
 use anyhow::{Context, Result, bail, ensure};
 use imago::Stream;
-use imago::nn::{ActorCritic, PolicySpec};
+use imago::nn::{ActorCritic, BoxHead, PolicySpec};
 use imago::rollout::{Collector, CollectorSpec, Launch, leaf_tensor};
 use imago::run::Train;
 use imago::signal::{Extrinsic, RewardSignal, Signals, Stacked, ValueHead};
-use imago_agents::{Agent, Bc, Demonstrations, Evaluation, Gail, Learner, Ppo, PpoConfig, Trpo, TrpoConfig};
+use imago_agents::{Agent, Bc, Dac, Demonstrations, Evaluation, Gail, Learner, Ppo, Sac, Td3, Trpo};
 use imago_envs::{EnvSpec, LeafBuf, Space, VecEnv};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -183,53 +183,74 @@ fn build(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>> {
             let policy = new_policy(spec, recipe.run.seed)?;
             Ok(Box::new(Bc::new(config, policy, &pairs, evaluation, recipe.run.seed)?))
         }
-        LearnerConfig::Ppo(PpoConfig { discount, .. }) | LearnerConfig::Trpo(TrpoConfig { discount, .. }) => {
-            let env = recipe.env.clone().context("`env.id` is missing")?;
-            ensure!(!recipe.signals.is_empty(), "the recipe has no reward signal: add [signal.extrinsic]");
-            let evaluation = evaluation(program, recipe, &env)?;
-            let (observation, action) = evaluation.spaces();
-            let (observation, action) = (observation.clone(), action.clone());
-            let (heads, head_of) = value_heads(&recipe.signals, discount);
-            let mut stack = Vec::new();
-            for (i, value_head) in head_of.into_iter().enumerate() {
-                let signal = signal(program, recipe, i, &env, &observation, &action)?;
-                let SignalConfig { name, stack: config, .. } = &recipe.signals[i];
-                let mut stacked = Stacked::new(name, signal, config.update);
-                (stacked.weight, stacked.normalise) = (config.weight, config.reward_norm);
-                (stacked.sign, stacked.clip) = (config.reward_sign, config.reward_clip);
-                stacked.value_head = value_head;
-                stack.push(stacked);
-            }
-            let collecting = CollectorSpec {
-                policy: recipe.policy.spec(&observation, &action, heads.len()),
-                steps: recipe.rollout.steps,
-                frame_stack: evaluation.frame_stack(),
-                workers: recipe.run.workers,
-                seed: recipe.run.seed,
-                max_faults: recipe.run.max_faults,
-            };
-            let collector = collector(program, recipe, &env, collecting)?;
-            let policy = new_policy(collector.policy().clone(), recipe.run.seed)?;
-            let learner: Box<dyn Learner> = match recipe.learner.clone() {
-                LearnerConfig::Trpo(config) => {
-                    let mut rng = Stream::new(recipe.run.seed, "value weights", 0, 0);
-                    Box::new(Trpo::new(config, policy, &mut rng)?)
-                }
-                LearnerConfig::Ppo(config) => Box::new(Ppo::new(config, policy)),
-                LearnerConfig::Bc(..) => unreachable!("it was looked at above"),
-            };
-            let agent = Agent::new(
-                collector,
-                learner,
-                Signals { stack, heads },
-                Some(evaluation),
-                recipe.run.seed,
-                recipe.run.total_steps,
-                recipe.signals.iter().any(|signal| signal.kind == SignalKind::Extrinsic),
-            );
-            Ok(Box::new(agent.with_metrics(&env.metrics)))
-        }
+        _ => agent(program, recipe),
     }
+}
+
+/// A policy that acts in environments, and how it learns from them.
+fn agent(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>> {
+    let env = recipe.env.clone().context("`env.id` is missing")?;
+    ensure!(!recipe.signals.is_empty(), "the recipe has no reward signal: add [signal.extrinsic]");
+    let evaluation = evaluation(program, recipe, &env)?;
+    let (observation, action) = evaluation.spaces();
+    let (observation, action) = (observation.clone(), action.clone());
+    let discount = match &recipe.learner {
+        LearnerConfig::Ppo(config) => config.discount,
+        LearnerConfig::Trpo(config) => config.discount,
+        LearnerConfig::Sac(replay, _) | LearnerConfig::Td3(replay, _) => replay.discount,
+        LearnerConfig::Bc(..) => bail!("behaviour cloning does not act"),
+    };
+    let (heads, head_of) = value_heads(&recipe.signals, discount);
+    let mut stack = Vec::new();
+    for (i, value_head) in head_of.into_iter().enumerate() {
+        let signal = signal(program, recipe, i, &env, &observation, &action)?;
+        let SignalConfig { name, stack: config, .. } = &recipe.signals[i];
+        let mut stacked = Stacked::new(name, signal, config.update);
+        (stacked.weight, stacked.normalise) = (config.weight, config.reward_norm);
+        (stacked.sign, stacked.clip) = (config.reward_sign, config.reward_clip);
+        stacked.value_head = value_head;
+        stack.push(stacked);
+    }
+    let mut policy = recipe.policy.spec(&observation, &action, heads.len());
+    // Critics of off-policy learners are networks of their own.
+    match &recipe.learner {
+        LearnerConfig::Sac(..) => (policy.value_heads, policy.box_head) = (0, BoxHead::SquashedGaussian),
+        LearnerConfig::Td3(_, config) => {
+            let noise = config.exploration_noise;
+            (policy.value_heads, policy.box_head) = (0, BoxHead::Deterministic { noise });
+        }
+        LearnerConfig::Ppo(_) | LearnerConfig::Trpo(_) | LearnerConfig::Bc(..) => {}
+    }
+    let rollout = (recipe.rollout.envs * recipe.rollout.steps) as u64;
+    let collecting = CollectorSpec {
+        policy,
+        steps: recipe.rollout.steps,
+        frame_stack: evaluation.frame_stack(),
+        workers: recipe.run.workers,
+        seed: recipe.run.seed,
+        max_faults: recipe.run.max_faults,
+        random_rollouts: recipe.learner.replay().map_or(0, |replay| replay.learning_starts.div_ceil(rollout)),
+    };
+    let seed = recipe.run.seed;
+    let collector = collector(program, recipe, &env, collecting)?;
+    let policy = new_policy(collector.policy().clone(), seed)?;
+    let weights = |purpose| Stream::new(seed, purpose, 0, 0);
+    let learner: Box<dyn Learner> = match recipe.learner.clone() {
+        LearnerConfig::Ppo(config) => Box::new(Ppo::new(config, policy)),
+        LearnerConfig::Trpo(config) => Box::new(Trpo::new(config, policy, &mut weights("value weights"))?),
+        LearnerConfig::Sac(replay, config) => {
+            Box::new(Sac::new(replay, config, policy, &mut weights("critic weights"))?)
+        }
+        LearnerConfig::Td3(replay, config) => {
+            Box::new(Td3::new(replay, config, policy, &mut weights("critic weights"))?)
+        }
+        LearnerConfig::Bc(..) => bail!("behaviour cloning does not act"),
+    };
+    let true_reward = recipe.signals.iter().any(|signal| signal.kind == SignalKind::Extrinsic);
+    let signals = Signals { stack, heads };
+    let total = recipe.run.total_steps;
+    let agent = Agent::new(collector, learner, signals, Some(evaluation), seed, total, true_reward);
+    Ok(Box::new(agent.with_metrics(&env.metrics)))
 }
 
 fn new_policy(spec: PolicySpec, seed: u64) -> Result<ActorCritic> {
@@ -256,6 +277,16 @@ fn signal(
             check_demonstrations(&pairs, &demos.demos, env, observation, action)?;
             let mut rng = Stream::new(seed, "discriminator weights", index as u64, 0);
             Ok(Box::new(Gail::new(config.clone(), &pairs, rollout, &mut rng)?))
+        }
+        SignalKind::Dac(demos, config) => {
+            let absorbing = recipe.learner.replay().is_some_and(|replay| replay.absorbing);
+            let pairs = match demos.demos.is_empty() {
+                true => stand_in(env, observation, action),
+                false => demonstrations(demos)?,
+            };
+            check_demonstrations(&pairs, &demos.demos, env, observation, action)?;
+            let mut rng = Stream::new(seed, "discriminator weights", index as u64, 0);
+            Ok(Box::new(Dac::new(config.clone(), &pairs, absorbing, &mut rng)?))
         }
         SignalKind::Registered(kind, keys) => {
             let context =

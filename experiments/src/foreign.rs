@@ -17,7 +17,6 @@ use Foreign::{Differs, Key, Not};
 const CPU: &str = "training runs on the processor; there is no other device yet";
 const EXPLORATION: &str = "state-dependent exploration (gSDE) is not implemented; noise is Gaussian, see \
                            `policy.log_std`";
-const OFF_POLICY: &str = "it belongs to off-policy learners, of which there are none yet";
 const LOGS: &str = "every run writes TensorBoard and metrics.jsonl into its own directory";
 const WANDB: &str = "Weights & Biases is not supported; every run writes TensorBoard and metrics.jsonl";
 const OPTIMISER: &str = "the optimiser is Adam; of its settings there are `learning_rate` and `adam_epsilon`";
@@ -46,7 +45,7 @@ pub const NAMES: &[(&str, Foreign)] = &[
     ("anneal_lr", Key("learner.anneal_learning_rate")),
     ("atol", Not("there is no such tolerance here")),
     ("batch_size", Key("learner.minibatch_size")),
-    ("buffer_size", Not(OFF_POLICY)),
+    ("buffer_size", Key("learner.replay_size")),
     ("capture_video", Not("videos are not recorded yet")),
     ("clip_coef", Key("learner.clip")),
     ("clip_obs", Not("normalised observations are always clipped to ±10")),
@@ -108,7 +107,7 @@ pub const NAMES: &[(&str, Foreign)] = &[
         Differs("rollout.steps", "the steps of one environment: gen_train_timesteps ÷ `rollout.envs`"),
     ),
     ("grad_clip", Key("learner.max_gradient_norm")),
-    ("gradient_steps", Not(OFF_POLICY)),
+    ("gradient_steps", Differs("learner.updates_per_step", "for each step of an environment")),
     ("gray_scale", Key("env.grayscale")),
     ("grayscale_newaxis", Not("a grey picture is always one plane: [1, height, width]")),
     ("grayscale_obs", Key("env.grayscale")),
@@ -120,7 +119,6 @@ pub const NAMES: &[(&str, Foreign)] = &[
     ("l2_weight", Key("learner.weight_decay")),
     ("lam", Key("learner.gae_lambda")),
     ("lambda", Key("learner.gae_lambda")),
-    ("learning_starts", Not(OFF_POLICY)),
     ("limit_trajs", Key("signal.gail.demos_episodes")),
     ("log_freq", Key("run.log_every")),
     ("log_interval", Differs("run.log_every", "counted in steps, not in updates")),
@@ -205,7 +203,7 @@ pub const NAMES: &[(&str, Foreign)] = &[
         Differs("rollout.steps", "the steps of one environment: steps_per_epoch ÷ `rollout.envs`"),
     ),
     ("sticky_action_prob", Key("env.sticky_actions")),
-    ("tau", Not(OFF_POLICY)),
+    ("tau", Key("learner.target_rate")),
     ("tensorboard_log", Not(LOGS)),
     ("terminal_on_life_loss", Key("env.life_as_episode")),
     ("timesteps_per_batch", Differs("rollout.steps", "the steps of one environment")),
@@ -217,7 +215,7 @@ pub const NAMES: &[(&str, Foreign)] = &[
         "train_batch_size",
         Differs("rollout.steps", "the steps of one environment: train_batch_size ÷ `rollout.envs`"),
     ),
-    ("train_freq", Not(OFF_POLICY)),
+    ("train_freq", Differs("rollout.steps", "of each environment between two rounds of updates")),
     ("train_pi_iters", Key("learner.epochs")),
     ("training", Key("run")),
     ("update_epochs", Key("learner.epochs")),

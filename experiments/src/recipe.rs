@@ -6,9 +6,11 @@
 use crate::nearest::nearest;
 use crate::strict::{Source, all_keys, apply_override, keys_of, kind_of, section};
 use anyhow::{Result, bail, ensure};
-use imago::nn::{Activation, PolicySpec, Precision, TorsoKind, TorsoSpec};
+use imago::nn::{Activation, BoxHead, PolicySpec, Precision, TorsoKind, TorsoSpec};
 use imago::signal::{RewardNorm, Schedule, When};
-use imago_agents::{BcConfig, DemoSelection, GailConfig, PpoConfig, TrpoConfig};
+use imago_agents::{
+    BcConfig, DacConfig, DemoSelection, GailConfig, PpoConfig, ReplayConfig, SacConfig, Td3Config, TrpoConfig,
+};
 use imago_envs::{EnvSpec, Space};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,7 +18,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 /// Kinds of signals that need no registration.
-pub const BUILTIN_SIGNALS: [&str; 2] = ["extrinsic", "gail"];
+pub const BUILTIN_SIGNALS: [&str; 3] = ["extrinsic", "gail", "dac"];
 
 /// Version of the recipe format.
 pub const FORMAT: i64 = 1;
@@ -185,6 +187,7 @@ impl PolicyConfig {
             normalise: self.normalise,
             log_std: self.log_std,
             masked: false,
+            box_head: BoxHead::Gaussian,
         }
     }
 }
@@ -229,8 +232,22 @@ pub enum LearnerConfig {
     Ppo(PpoConfig),
     /// kind = "trpo"
     Trpo(TrpoConfig),
+    /// kind = "sac"
+    Sac(ReplayConfig, SacConfig),
+    /// kind = "td3"
+    Td3(ReplayConfig, Td3Config),
     /// kind = "bc"
     Bc(DemosConfig, BcConfig),
+}
+
+impl LearnerConfig {
+    /// The replay of an off-policy learner.
+    pub fn replay(&self) -> Option<&ReplayConfig> {
+        match self {
+            LearnerConfig::Sac(replay, _) | LearnerConfig::Td3(replay, _) => Some(replay),
+            LearnerConfig::Ppo(_) | LearnerConfig::Trpo(_) | LearnerConfig::Bc(..) => None,
+        }
+    }
 }
 
 /// A reward signal under a name of your choice; any number of them. Every kind has these keys.
@@ -278,6 +295,8 @@ pub enum SignalKind {
     Extrinsic,
     /// kind = "gail"
     Gail(DemosConfig, GailConfig),
+    /// kind = "dac"
+    Dac(DemosConfig, DacConfig),
     /// A kind that a user's program has registered, with its own keys.
     Registered(String, Table),
 }
@@ -415,16 +434,26 @@ impl Recipe {
                 source.check_keys("learner", table, &all_keys(&[keys_of::<TrpoConfig>()]))?;
                 Ok(LearnerConfig::Trpo(source.read("learner", table)?))
             }
+            "sac" => {
+                let known = all_keys(&[keys_of::<ReplayConfig>(), keys_of::<SacConfig>()]);
+                source.check_keys("learner", table, &known)?;
+                Ok(LearnerConfig::Sac(source.read("learner", table)?, source.read("learner", table)?))
+            }
+            "td3" => {
+                let known = all_keys(&[keys_of::<ReplayConfig>(), keys_of::<Td3Config>()]);
+                source.check_keys("learner", table, &known)?;
+                Ok(LearnerConfig::Td3(source.read("learner", table)?, source.read("learner", table)?))
+            }
             "bc" => {
                 let known = all_keys(&[keys_of::<DemosConfig>(), keys_of::<BcConfig>()]);
                 source.check_keys("learner", table, &known)?;
                 Ok(LearnerConfig::Bc(source.read("learner", table)?, source.read("learner", table)?))
             }
             other => {
-                let hint = nearest(other, ["ppo", "trpo", "bc"])
+                let hint = nearest(other, ["ppo", "trpo", "sac", "td3", "bc"])
                     .map_or(String::new(), |k| format!("; did you mean \"{k}\"?"));
                 bail!(
-                    "{}: unknown learner \"{other}\"{hint} (known: ppo, trpo, bc)",
+                    "{}: unknown learner \"{other}\"{hint} (known: ppo, trpo, sac, td3, bc)",
                     source.place("learner.kind")
                 )
             }
@@ -444,6 +473,11 @@ impl Recipe {
                 let known = all_keys(&[stack_keys, keys_of::<DemosConfig>(), keys_of::<GailConfig>()]);
                 source.check_keys(&path, table, &known)?;
                 SignalKind::Gail(source.read(&path, table)?, source.read(&path, table)?)
+            }
+            "dac" => {
+                let known = all_keys(&[stack_keys, keys_of::<DemosConfig>(), keys_of::<DacConfig>()]);
+                source.check_keys(&path, table, &known)?;
+                SignalKind::Dac(source.read(&path, table)?, source.read(&path, table)?)
             }
             kind if registered.contains(&kind) => {
                 let own = table.iter().filter(|(key, _)| *key != "kind" && !stack_keys.contains(key));
@@ -477,7 +511,10 @@ impl Recipe {
             check(false, &path, "must be a finite number")?;
         }
         match &self.learner {
-            LearnerConfig::Ppo(_) | LearnerConfig::Trpo(_) => {
+            LearnerConfig::Ppo(_)
+            | LearnerConfig::Trpo(_)
+            | LearnerConfig::Sac(..)
+            | LearnerConfig::Td3(..) => {
                 ensure!(self.env.is_some(), "{}: `env.id` is missing: which environment?", source.name);
             }
             LearnerConfig::Bc(_, bc) => {
@@ -488,6 +525,21 @@ impl Recipe {
                     "counts evaluations: set run.eval_every too",
                 )?;
             }
+        }
+        for SignalConfig { name, stack, .. } in
+            self.signals.iter().filter(|_| self.learner.replay().is_some())
+        {
+            let why = "off-policy learners score single transitions and have one discount, `learner.discount`: remove it";
+            check(stack.reward_norm == RewardNorm::None, &format!("signal.{name}.reward_norm"), why)?;
+            check(stack.discount.is_none(), &format!("signal.{name}.discount"), why)?;
+            check(stack.episodic, &format!("signal.{name}.episodic"), why)?;
+        }
+        for SignalConfig { name, kind, .. } in &self.signals {
+            check(
+                self.learner.replay().is_some() || !matches!(kind, SignalKind::Dac(..)),
+                &format!("signal.{name}"),
+                "this signal learns from a replay: use learner.kind = \"td3\" or \"sac\", or kind = \"gail\" here",
+            )?;
         }
         for signal in &self.signals {
             if let SignalKind::Gail(_, gail) = &signal.kind {
@@ -509,7 +561,7 @@ impl Recipe {
             _ => None,
         };
         let signals = self.signals.iter().filter_map(|signal| match &signal.kind {
-            SignalKind::Gail(demos, _) if demos.demos.is_empty() => {
+            SignalKind::Gail(demos, _) | SignalKind::Dac(demos, _) if demos.demos.is_empty() => {
                 Some(format!("signal.{}.demos", signal.name))
             }
             _ => None,
@@ -524,7 +576,7 @@ impl Recipe {
             found.push(demos);
         }
         found.extend(self.signals.iter_mut().filter_map(|signal| match &mut signal.kind {
-            SignalKind::Gail(demos, _) => Some(demos),
+            SignalKind::Gail(demos, _) | SignalKind::Dac(demos, _) => Some(demos),
             _ => None,
         }));
         found
@@ -569,6 +621,8 @@ impl Recipe {
         let learner = match &self.learner {
             LearnerConfig::Ppo(config) => kind("ppo", vec![table(config)?]),
             LearnerConfig::Trpo(config) => kind("trpo", vec![table(config)?]),
+            LearnerConfig::Sac(replay, config) => kind("sac", vec![table(replay)?, table(config)?]),
+            LearnerConfig::Td3(replay, config) => kind("td3", vec![table(replay)?, table(config)?]),
             LearnerConfig::Bc(demos, config) => kind("bc", vec![table(demos)?, table(config)?]),
         };
         root.insert("learner".into(), learner.into());
@@ -578,6 +632,7 @@ impl Recipe {
             let written = match &signal.kind {
                 SignalKind::Extrinsic => kind("extrinsic", vec![stack]),
                 SignalKind::Gail(demos, config) => kind("gail", vec![stack, table(demos)?, table(config)?]),
+                SignalKind::Dac(demos, config) => kind("dac", vec![stack, table(demos)?, table(config)?]),
                 SignalKind::Registered(name, own) => kind(name, vec![stack, own.clone()]),
             };
             signals.insert(signal.name.clone(), written.into());

@@ -8,7 +8,9 @@ use crate::recipe::{
 use crate::strict::{excerpt, keys_of};
 use anyhow::{Context, Result};
 use imago::nn::TorsoKind;
-use imago_agents::{BcConfig, GailConfig, PpoConfig, TrpoConfig};
+use imago_agents::{
+    BcConfig, DacConfig, GailConfig, PpoConfig, ReplayConfig, SacConfig, Td3Config, TrpoConfig,
+};
 use imago_envs::EnvSpec;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -154,12 +156,15 @@ pub fn sections() -> Result<Vec<Section>> {
     let mut policy = Section::of::<PolicyConfig>("policy");
     describe_torsos(&mut policy.keys)?;
     let learner = |kind: &'static str, default, about: &str, keys: Vec<Key>| {
-        let first =
-            kind_key(json!({ "const": kind }), default, "Which learner: \"ppo\", \"trpo\" or \"bc\".");
+        let first = kind_key(
+            json!({ "const": kind }),
+            default,
+            "Which learner: \"ppo\", \"trpo\", \"sac\", \"td3\" or \"bc\".",
+        );
         let keys = std::iter::once(first).chain(keys).collect();
         Section { name: "learner", kind: Some(kind), about: about.into(), keys }
     };
-    let which = "Which signal: \"extrinsic\" (the environment's own reward), \"gail\", or a kind that your program \
+    let which = "Which signal: \"extrinsic\" (the environment's own reward), \"gail\", \"dac\", or a kind that your program \
                  registers.";
     let mut signal = Section::of::<StackConfig>(SIGNAL);
     signal.keys.insert(0, kind_key(json!({}), Some("NAME"), which));
@@ -171,6 +176,14 @@ pub fn sections() -> Result<Vec<Section>> {
             .into(),
         keys: [keys::<DemosConfig>(), keys::<GailConfig>()].concat(),
     };
+    let dac = Section {
+        name: SIGNAL,
+        kind: Some("dac"),
+        about: "Discriminator-actor-critic: as \"gail\", for off-policy learners, from whose replay it learns. These keys \
+                besides those of every signal."
+            .into(),
+        keys: [keys::<DemosConfig>(), keys::<DacConfig>()].concat(),
+    };
     Ok(vec![
         Section::of::<RunConfig>("run"),
         Section::of::<EnvSpec>("env"),
@@ -179,6 +192,18 @@ pub fn sections() -> Result<Vec<Section>> {
         learner("ppo", Some("\"ppo\""), "Proximal policy optimisation.", keys::<PpoConfig>()),
         learner("trpo", None, "Trust region policy optimisation.", keys::<TrpoConfig>()),
         learner(
+            "sac",
+            None,
+            "Soft actor-critic: off-policy, for continuous actions within bounds.",
+            [keys::<ReplayConfig>(), keys::<SacConfig>()].concat(),
+        ),
+        learner(
+            "td3",
+            None,
+            "Twin delayed deterministic policy gradient: off-policy, for continuous actions within bounds.",
+            [keys::<ReplayConfig>(), keys::<Td3Config>()].concat(),
+        ),
+        learner(
             "bc",
             None,
             "Behaviour cloning: maximum likelihood of the demonstrated actions.",
@@ -186,6 +211,7 @@ pub fn sections() -> Result<Vec<Section>> {
         ),
         signal,
         gail,
+        dac,
         Section::of::<EvalConfig>("eval"),
     ])
 }
@@ -266,10 +292,9 @@ pub fn json_schema() -> Result<Value> {
     for name in ["run", "env", "rollout", "policy", "eval"] {
         properties.insert(name.into(), refer(name));
     }
-    properties.insert(
-        "learner".into(),
-        json!({ "oneOf": [refer("learner-ppo"), chosen("learner-trpo"), chosen("learner-bc")] }),
-    );
+    let others = ["trpo", "sac", "td3", "bc"].map(|kind| chosen(&format!("learner-{kind}")));
+    let learners: Vec<Value> = std::iter::once(refer("learner-ppo")).chain(others).collect();
+    properties.insert("learner".into(), json!({ "oneOf": learners }));
     let named: Map<String, Value> = builtin.iter().map(|kind| ((*kind).into(), called(kind))).collect();
     properties.insert(
         "signal".into(),

@@ -16,6 +16,23 @@ pub fn discriminator_loss(real: &Tensor, generated: &Tensor, smoothing: f64) -> 
     cross_entropy(real, 1.0 - smoothing) + cross_entropy(generated, smoothing)
 }
 
+/// As [`discriminator_loss`], where each real row counts as much as its `weight`, `[B]`, says: Σ w · loss / B (Kostrikov
+/// et al. 2019, for rows of a state that was sampled more densely than others).
+pub fn weighted_discriminator_loss(
+    real: &Tensor,
+    weight: Option<&Tensor>,
+    generated: &Tensor,
+    smoothing: f64,
+) -> Tensor {
+    match weight {
+        None => discriminator_loss(real, generated, smoothing),
+        Some(weight) => {
+            let each = (real.softplus() - real * (1.0 - smoothing)) * weight;
+            each.mean(Kind::Float) + cross_entropy(generated, smoothing)
+        }
+    }
+}
+
 /// Mean entropy of the Bernoulli distributions σ(x), in nats: (1 − σ(x))·x + softplus(−x).
 pub fn bernoulli_entropy(logits: &Tensor) -> Tensor {
     let generated_probability: Tensor = 1.0 - logits.sigmoid();
@@ -97,6 +114,17 @@ mod tests {
         near(discriminator_loss(&logits(&[x]), &logits(&[-x]), 0.1), smoothed);
         // Far on the wrong side: no overflow.
         near(discriminator_loss(&logits(&[-1000.0]), &logits(&[1000.0]), 0.0), 2000.0);
+    }
+
+    #[test]
+    fn rows_count_by_their_weights() {
+        // D = ¾ and ¼ of two real rows, the second one counting a twentieth: −(log ¾ + log ¼ / 20) / 2; ½ beside them.
+        let x = 3f32.ln();
+        let weight = logits(&[1.0, 0.05]);
+        let loss = weighted_discriminator_loss(&logits(&[x, -x]), Some(&weight), &logits(&[0.0]), 0.0);
+        near(loss, -(0.75f64.ln() + 0.25f64.ln() / 20.0) / 2.0 + 2f64.ln());
+        let plain = weighted_discriminator_loss(&logits(&[x]), None, &logits(&[-x]), 0.1);
+        near(plain, discriminator_loss(&logits(&[x]), &logits(&[-x]), 0.1).double_value(&[]));
     }
 
     #[test]

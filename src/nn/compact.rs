@@ -5,6 +5,7 @@ use super::convolution::{Convolutions, ImageTrace};
 use super::dense::{Dense, Trace};
 use super::flat::Slot;
 use super::normaliser::RunningNorm;
+use super::squash::{Bounds, BoxHead, LOG_STD_RANGE, log_slope};
 use super::torso::{Linear, Torso};
 use crate::memory::{leaf_of, slice};
 use crate::random::Stream;
@@ -26,6 +27,8 @@ pub struct Compact {
     pub value: Dense,
     /// First float of log σ, `[A]`, of independent normals; `None` where the action is one of `A` choices.
     pub log_std: Option<usize>,
+    /// How actions are kept within their bounds, where the head does that.
+    pub bounded: Option<(BoxHead, Bounds)>,
 }
 
 /// A torso that policy and value share: convolutions, then fully connected layers.
@@ -125,8 +128,9 @@ impl Compact {
         layout: &[Slot],
         observation: &Space,
         (torso, value_torso): (&Torso, Option<&Torso>),
-        (policy, value): (&Linear, &Linear),
+        (policy, value): (&Linear, Option<&Linear>),
         log_std: Option<usize>,
+        bounded: Option<(BoxHead, Bounds)>,
     ) -> Option<Self> {
         let Space::Box { dtype, .. } = observation else { return None };
         let convolutions = Convolutions::new(layout, torso, observation);
@@ -134,19 +138,34 @@ impl Compact {
         if convolutions.is_none() && (*dtype != Dtype::F32 || !torso.convolutions().is_empty()) {
             return None;
         }
+        let no_value = value.is_none();
+        let value = |mlp| match (mlp, value) {
+            (_, None) => Dense::nothing(),
+            (Some(mlp), value) => Dense::new(layout, mlp, value),
+            (None, Some(value)) => Dense::linear(layout, value),
+        };
         let compact = match value_torso {
+            None if no_value && convolutions.is_none() => Self {
+                trunk: None,
+                policy: Dense::new(layout, torso.mlp(), Some(policy)),
+                value: value(None),
+                log_std,
+                bounded,
+            },
             Some(_) if convolutions.is_some() => return None,
             Some(value_torso) => Self {
                 trunk: None,
                 policy: Dense::new(layout, torso.mlp(), Some(policy)),
-                value: Dense::new(layout, value_torso.mlp(), Some(value)),
+                value: value(Some(value_torso.mlp())),
                 log_std,
+                bounded,
             },
             None => Self {
                 trunk: Some(Trunk { convolutions, mlp: Dense::new(layout, torso.mlp(), None) }),
                 policy: Dense::linear(layout, policy),
-                value: Dense::linear(layout, value),
+                value: value(None),
                 log_std,
+                bounded,
             },
         };
         let trunk_width = |trunk: &Trunk| match &trunk.convolutions {
@@ -233,6 +252,9 @@ impl Compact {
         to.value.extend_from_slice(trace.value.output());
         let (width, out) = (self.policy.outputs(), trace.policy.output_mut());
         to.log_prob.clear();
+        if let Some((head, bounds)) = &self.bounded {
+            return to_bounds(*head, bounds, out, width, choice, (&mut to.action, &mut to.log_prob));
+        }
         match self.log_std {
             None => {
                 if !matches!(to.action, LeafBuf::I64(_)) {
@@ -277,6 +299,49 @@ impl Compact {
                 }
             }
         }
+    }
+}
+
+/// Actions within `bounds` of a network's outputs, `[n, width]`, with their log-probabilities.
+fn to_bounds(
+    head: BoxHead,
+    bounds: &Bounds,
+    out: &[f32],
+    width: usize,
+    mut choice: Choice,
+    (action, log_prob): (&mut LeafBuf, &mut Vec<f32>),
+) {
+    let count = bounds.width();
+    if !matches!(action, LeafBuf::F32(_)) {
+        *action = LeafBuf::F32(Vec::new());
+    }
+    let LeafBuf::F32(actions) = action else { return };
+    actions.clear();
+    for (row, out) in out.chunks_exact(width).enumerate() {
+        let mut sum = 0.0;
+        for i in 0..count {
+            let z = match &mut choice {
+                Choice::Sample(noise) => {
+                    let streams = noise.len();
+                    noise[row % streams].normal()
+                }
+                Choice::Mode => 0.0,
+            };
+            match head {
+                BoxHead::Deterministic { noise } => {
+                    let deviation = bounds.half[i] * noise as f32;
+                    actions.push(bounds.stretch(i, out[i].tanh()) + z * deviation);
+                    sum += gaussian_log_prob(z, deviation.ln());
+                }
+                BoxHead::Gaussian | BoxHead::SquashedGaussian => {
+                    let log_std = out[count + i].clamp(LOG_STD_RANGE[0], LOG_STD_RANGE[1]);
+                    let x = out[i] + z * log_std.exp();
+                    actions.push(bounds.stretch(i, x.tanh()));
+                    sum += gaussian_log_prob(z, log_std) - log_slope(x) - bounds.half[i].ln();
+                }
+            }
+        }
+        log_prob.push(sum);
     }
 }
 

@@ -163,21 +163,21 @@ pub(super) fn sum_rows(matrix: &[f32], sums: &mut [f32]) {
 
 /// A layer's place in the parameter buffer.
 #[derive(Clone, Debug)]
-struct Layer {
+pub(super) struct Layer {
     /// First float of W, `[output, input]`.
-    weight: usize,
+    pub weight: usize,
     /// First float of b, `[output]`.
-    bias: usize,
-    input: usize,
-    output: usize,
+    pub bias: usize,
+    pub input: usize,
+    pub output: usize,
 }
 
 /// Fully connected layers over a flat parameter buffer that is given to every call, the activation after each but,
 /// for a head, the last.
 #[derive(Clone, Debug)]
 pub struct Dense {
-    layers: Vec<Layer>,
-    activation: Activation,
+    pub(super) layers: Vec<Layer>,
+    pub(super) activation: Activation,
     has_head: bool,
 }
 
@@ -185,7 +185,7 @@ pub struct Dense {
 #[derive(Debug, Default)]
 pub struct Trace {
     /// Output of each layer, `[rows, width]`.
-    outputs: Vec<Vec<f32>>,
+    pub(super) outputs: Vec<Vec<f32>>,
     /// Gradients of two neighbouring layers' outputs.
     gradients: [Vec<f32>; 2],
     rows: usize,
@@ -215,6 +215,11 @@ impl Dense {
     /// The layers of `mlp`, then `head`, as they lie in `layout`.
     pub fn new(layout: &[Slot], mlp: &Mlp, head: Option<&Linear>) -> Self {
         Self::of(layout, mlp.layers.iter().chain(head), mlp.activation, head.is_some())
+    }
+
+    /// No layer and no output.
+    pub fn nothing() -> Self {
+        Self { layers: Vec::new(), activation: Activation::Relu, has_head: true }
     }
 
     /// One linear layer.
@@ -311,6 +316,31 @@ impl Dense {
     }
 }
 
+impl Dense {
+    /// As [`Dense::backward`] for the input alone: d loss / d input into `d_input`, `[rows, input]`, and no weight's
+    /// gradient.
+    pub fn input_gradient(&self, weights: &[f32], d_input: &mut [f32], trace: &mut Trace) {
+        let rows = trace.rows;
+        let [mut dy, mut dx] = trace.gradients.each_mut();
+        if let Some(output) = trace.outputs.last().filter(|_| !self.has_head) {
+            through_activation(dy, output, self.activation);
+        }
+        for (i, layer) in self.layers.iter().enumerate().rev() {
+            let w = &weights[layer.weight..layer.weight + layer.output * layer.input];
+            let (dy_rows, w) = (Matrix::rows(dy, layer.output), Matrix::rows(w, layer.input));
+            let shape = (rows, layer.output, layer.input);
+            if i == 0 {
+                product(d_input, shape, dy_rows, w, false);
+                break;
+            }
+            dx.resize(rows * layer.input, 0.0);
+            product(dx, shape, dy_rows, w, false);
+            through_activation(dx, &trace.outputs[i - 1], self.activation);
+            std::mem::swap(&mut dy, &mut dx);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -389,6 +419,11 @@ mod tests {
             dense.backward(slice(&flat.weights), &mut gradient, slice(&x), Some(&mut ours), &mut trace);
             let theirs: Vec<f32> = slice::<f32>(&d_input.contiguous()).iter().map(|d| d + 1.0).collect();
             prop_assert!(near(&ours, &theirs), "the input's gradient");
+            let mut alone = vec![7.0; ours.len()];
+            dense.forward(slice(&flat.weights), slice(&x), rows as usize, &mut trace);
+            trace.output_and_gradient().1.copy_from_slice(slice(&direction));
+            dense.input_gradient(slice(&flat.weights), &mut alone, &mut trace);
+            prop_assert!(near(&alone, slice(&d_input.contiguous())), "the input's gradient alone");
             let scale = flat.gradient.abs().max().double_value(&[]).max(1.0) as f32;
             let difference = gradient.iter().zip(slice::<f32>(&flat.gradient)).map(|(a, b)| (a - b).abs());
             prop_assert!(difference.fold(0.0, f32::max) < 1e-5 * scale);

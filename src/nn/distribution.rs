@@ -1,5 +1,6 @@
 //! Action distributions and their closed forms.
 
+use super::squash::{Bounds, LOG_STD_RANGE, log_slope_of};
 use crate::memory::{field_of, slice};
 use crate::random::Stream;
 use imago_envs::{Fields, Space};
@@ -24,6 +25,15 @@ pub enum Distribution {
         mean: Tensor,
         /// `[A]`, the same in every state.
         log_std: Tensor,
+    },
+    /// tanh of independent normals, stretched to the bounds of a box (Haarnoja et al. 2018, appendix C).
+    SquashedGaussian {
+        /// Of the normals, `[B, A]`.
+        mean: Tensor,
+        /// `[B, A]`
+        log_std: Tensor,
+        /// The box.
+        bounds: Bounds,
     },
     /// Independent choices at once, each [`Distribution::Categorical`]: one column of the action each.
     MultiCategorical(Vec<Distribution>),
@@ -59,6 +69,22 @@ impl Distribution {
     /// From unnormalised logits, `[B, A]`.
     pub fn categorical(logits: &Tensor) -> Self {
         Distribution::Categorical { log_probs: logits.log_softmax(-1, Kind::Float) }
+    }
+
+    /// Squashed normals from a network's output `[B, 2 A]`: means, then log standard deviations, which are kept within
+    /// [`LOG_STD_RANGE`].
+    pub fn squashed(out: &Tensor, bounds: &Bounds) -> Self {
+        let mut halves = out.chunk(2, -1);
+        let [low, high] = LOG_STD_RANGE.map(f64::from);
+        let log_std = halves.remove(1).clamp(low, high);
+        Distribution::SquashedGaussian { mean: halves.remove(0), log_std, bounds: bounds.clone() }
+    }
+
+    /// Normals of deviation `noise` · half the box around centre + half · tanh of a network's output, `[B, A]`.
+    pub fn around(out: &Tensor, bounds: &Bounds, noise: f64) -> Self {
+        let (centre, half) = bounds.tensors();
+        let log_std = (&half * noise).log();
+        Distribution::DiagonalGaussian { mean: out.tanh() * half + centre, log_std }
     }
 
     /// Over the actions of `space`, from a network's output `[B, features]`, log standard deviations of all its
@@ -127,6 +153,14 @@ impl Distribution {
                 let summed: Tensor = z.square() * -0.5 - log_std - 0.5 * (2.0 * PI).ln();
                 summed.sum_dim_intlist([-1i64].as_slice(), false, Kind::Float)
             }
+            Distribution::SquashedGaussian { mean, log_std, bounds } => {
+                // At the bounds themselves the normal would have to be infinite.
+                let x = bounds.unit(&action.reshape_as(mean)).clamp(-1.0 + 1e-6, 1.0 - 1e-6).atanh();
+                let z = (&x - mean) * (-log_std).exp();
+                let stretched: Tensor = bounds.tensors().1.log() + log_slope_of(&x);
+                let summed: Tensor = z.square() * -0.5 - log_std - 0.5 * (2.0 * PI).ln() - stretched;
+                summed.sum_dim_intlist([-1i64].as_slice(), false, Kind::Float)
+            }
             Distribution::MultiCategorical(parts) => {
                 let action = action.flatten(1, -1);
                 let columns = parts.iter().enumerate();
@@ -144,7 +178,9 @@ impl Distribution {
         }
     }
 
-    /// Entropy in nats, `[B]`: −Σ p log p, or Σ ½ + ½ log 2π + log σ; of independent parts the sum.
+    /// Entropy in nats, `[B]`: −Σ p log p, or Σ ½ + ½ log 2π + log σ; of independent parts the sum. That of squashed
+    /// normals has no closed form: the logarithm of the slope, whose mean it adds to the normals', is taken at their
+    /// means.
     pub fn entropy(&self) -> Tensor {
         match self {
             Distribution::Categorical { log_probs } => {
@@ -153,6 +189,11 @@ impl Distribution {
             Distribution::DiagonalGaussian { mean, log_std } => {
                 let one: Tensor = log_std + 0.5 * (1.0 + (2.0 * PI).ln());
                 one.sum(Kind::Float).expand([mean.size()[0]], true)
+            }
+            Distribution::SquashedGaussian { mean, log_std, bounds } => {
+                let slope: Tensor = log_slope_of(mean) + bounds.tensors().1.log();
+                let one: Tensor = log_std + slope + 0.5 * (1.0 + (2.0 * PI).ln());
+                one.sum_dim_intlist([-1i64].as_slice(), false, Kind::Float)
             }
             // −p log p − (1 − p) log(1 − p) = log(1 + eˣ) − x p
             Distribution::Bernoulli { logits } => (logits.softplus() - logits * logits.sigmoid())
@@ -198,6 +239,8 @@ impl Distribution {
         match self {
             Distribution::Categorical { log_probs } => log_probs.argmax(-1, false),
             Distribution::DiagonalGaussian { mean, .. } => mean.shallow_clone(),
+            // That of the normals, squashed; the density may have its maximum elsewhere.
+            Distribution::SquashedGaussian { mean, bounds, .. } => squash(mean, bounds),
             Distribution::MultiCategorical(parts) => stacked(parts.iter().map(Distribution::mode)),
             Distribution::Bernoulli { logits } => logits.gt(0.0).to_kind(Kind::Uint8),
             Distribution::Joint { fields, parts } => records(fields, parts.iter().map(Distribution::mode)),
@@ -233,6 +276,12 @@ impl Distribution {
                     (0..mean.numel()).map(|i| noise[i / width % streams].normal()).collect();
                 mean + Tensor::from_slice(&normals).view_as(mean) * log_std.exp()
             }
+            Distribution::SquashedGaussian { mean, log_std, bounds } => {
+                let width = bounds.width();
+                let normals: Vec<f32> =
+                    (0..mean.numel()).map(|i| noise[i / width % streams].normal()).collect();
+                squash(&(mean + Tensor::from_slice(&normals).view_as(mean) * log_std.exp()), bounds)
+            }
             Distribution::MultiCategorical(parts) => stacked(parts.iter().map(|part| part.sample(noise))),
             Distribution::Bernoulli { logits } => {
                 let (width, on) = (logits.size()[1] as usize, logits.sigmoid().contiguous());
@@ -246,6 +295,12 @@ impl Distribution {
             }
         }
     }
+}
+
+/// centre + half · tanh x.
+fn squash(x: &Tensor, bounds: &Bounds) -> Tensor {
+    let (centre, half) = bounds.tensors();
+    x.tanh() * half + centre
 }
 
 /// Choices `[B]` as columns `[B, A]`.
@@ -300,6 +355,57 @@ mod tests {
         close(&d.log_prob(&Tensor::from_slice2(&[[2.0f32, -1.0]])), &[wanted]);
         close(&d.entropy(), &[1.0 + (2.0 * PI).ln() + 2f64.ln()]);
         close(&d.mode().view(-1), &[1.0, -1.0]);
+    }
+
+    #[test]
+    fn squashed_closed_forms() {
+        let space = Space::floats(&[2], -2.0, 2.0);
+        let bounds = Bounds::of(&space).unwrap();
+        // Means 0 and ½, deviations 1 and 2.
+        let out = Tensor::from_slice2(&[[0f32, 0.5, 0.0, 2f32.ln()]]);
+        let d = Distribution::squashed(&out, &bounds);
+        close(&d.mode().view(-1), &[0.0, 2.0 * 0.5f64.tanh()]);
+        // The action of x = (1, ½): density of the normals over the slope 2 (1 − tanh² x) of what is made of them.
+        let action = Tensor::from_slice2(&[[2.0 * 1f32.tanh(), 2.0 * 0.5f32.tanh()]]);
+        let slopes = [1f64, 0.5].map(|x| (2.0 * (1.0 - x.tanh().powi(2))).ln());
+        let normals = -0.5 - (2.0 * PI).ln() - 2f64.ln();
+        close(&d.log_prob(&action), &[normals - slopes[0] - slopes[1]]);
+        // Beyond the range of deviations nothing moves any more.
+        let wild = Distribution::squashed(&Tensor::from_slice2(&[[0f32, 0.0, 50.0, -50.0]]), &bounds);
+        let Distribution::SquashedGaussian { log_std, .. } = &wild else { unreachable!() };
+        close(&log_std.view(-1), &[2.0, -20.0]);
+        // An action at the bound has a probability.
+        assert!(d.log_prob(&Tensor::from_slice2(&[[2f32, -2.0]])).double_value(&[0]).is_finite());
+        let drawn = d.sample(&mut [Stream::new(0, "sample", 0, 0)]);
+        assert!(drawn.abs().max().double_value(&[]) < 2.0);
+    }
+
+    /// The density integrates to 1 over the box, and its entropy is near the estimate where it is narrow.
+    #[test]
+    fn squashed_normals_are_a_density() {
+        let bounds = Bounds::of(&Space::floats(&[1], -1.0, 3.0)).unwrap();
+        let points = 40_000;
+        let grid: Vec<f32> = (0..points).map(|i| -1.0 + 4.0 * (i as f32 + 0.5) / points as f32).collect();
+        let grid = Tensor::from_slice(&grid).view([-1, 1]);
+        for (mean, log_std) in [(0.0f32, 0.0f32), (0.4, -2.5)] {
+            let out = Tensor::from_slice(&[mean, log_std]).expand([points, 2], false);
+            let d = Distribution::squashed(&out, &bounds);
+            let log_prob = d.log_prob(&grid);
+            let width = 4.0 / points as f64;
+            let mass = log_prob.exp().sum(Kind::Double).double_value(&[]) * width;
+            assert!((mass - 1.0).abs() < 1e-3, "{mass}");
+            let entropy = -(log_prob.exp() * &log_prob).sum(Kind::Double).double_value(&[]) * width;
+            let estimate = d.entropy().double_value(&[0]);
+            assert!(log_std > -1.0 || (entropy - estimate).abs() < 0.02, "{entropy} is not about {estimate}");
+        }
+    }
+
+    #[test]
+    fn noise_around_a_decision_is_in_units_of_the_box() {
+        let bounds = Bounds::of(&Space::floats(&[1], -2.0, 2.0)).unwrap();
+        let d = Distribution::around(&Tensor::from_slice2(&[[0.5f32]]), &bounds, 0.1);
+        close(&d.mode().view(-1), &[2.0 * 0.5f64.tanh()]);
+        close(&d.entropy(), &[0.5 * (1.0 + (2.0 * PI).ln()) + 0.2f64.ln()]);
     }
 
     #[test]

@@ -7,7 +7,9 @@ mod dense;
 mod distribution;
 mod flat;
 mod normaliser;
+mod penalty;
 mod policy;
+mod squash;
 mod torso;
 
 pub use adam::Adam;
@@ -16,7 +18,9 @@ pub use dense::{Dense, Trace, vectorised};
 pub use distribution::Distribution;
 pub use flat::{Flat, Init, Layout, Slot};
 pub use normaliser::RunningNorm;
+pub use penalty::PenaltyScratch;
 pub use policy::{ActorCritic, Evaluated, Head, PolicySpec, Snapshot};
+pub use squash::{Bounds, BoxHead, LOG_STD_RANGE, log_slope, log_slope_of, unit_rows};
 pub use torso::{
     Activation, Linear, Mlp, Precision, Torso, TorsoKind, TorsoSpec, features_of, standardised_features,
 };

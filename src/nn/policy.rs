@@ -1,9 +1,11 @@
 //! The actor-critic: one description, from which learner and workers build the same network.
 
 use super::compact::{Choice, Compact, Decision};
+use super::dense::Dense;
 use super::distribution::Distribution;
 use super::flat::{Flat, Init, Layout};
 use super::normaliser::RunningNorm;
+use super::squash::{Bounds, BoxHead};
 use super::torso::{Linear, Precision, Torso, TorsoKind, TorsoSpec};
 use crate::memory::{leaf_of, slice};
 use crate::random::Stream;
@@ -12,15 +14,17 @@ use crate::{Error, Result};
 use imago_envs::{Dtype, Space};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 /// The policy's output distribution; follows from the action space.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Head {
     /// One of `n` choices.
     Categorical,
     /// Independent normals with a state-independent log standard deviation.
     DiagonalGaussian,
+    /// tanh of independent normals, or tanh alone: see [`BoxHead`].
+    Bounded(BoxHead),
     /// Several independent choices.
     MultiCategorical,
     /// Independent switches.
@@ -40,7 +44,8 @@ pub struct PolicySpec {
     pub torso: TorsoSpec,
     /// One torso for both.
     pub shared: bool,
-    /// Number of value estimates: one for each group of reward signals with its own discount.
+    /// Number of value estimates: one for each group of reward signals with its own discount; 0 for learners whose
+    /// critics are networks of their own.
     pub value_heads: usize,
     /// Standardise vector observations by running statistics, clipped to ±10.
     pub normalise: bool,
@@ -49,6 +54,9 @@ pub struct PolicySpec {
     /// The environment says which actions are allowed.
     #[serde(default)]
     pub masked: bool,
+    /// How it acts on boxes.
+    #[serde(default)]
+    pub box_head: BoxHead,
 }
 
 impl PolicySpec {
@@ -56,7 +64,8 @@ impl PolicySpec {
     pub fn head(&self) -> Head {
         match self.action {
             Space::Discrete { .. } => Head::Categorical,
-            Space::Box { .. } => Head::DiagonalGaussian,
+            Space::Box { .. } if self.box_head == BoxHead::Gaussian => Head::DiagonalGaussian,
+            Space::Box { .. } => Head::Bounded(self.box_head),
             Space::MultiDiscrete { .. } => Head::MultiCategorical,
             Space::MultiBinary { .. } => Head::Bernoulli,
             Space::Fields(_) => Head::Joint,
@@ -97,7 +106,9 @@ pub struct ActorCritic {
     value_torso: Option<Torso>,
     policy: Linear,
     log_std: Option<usize>,
-    value: Linear,
+    value: Option<Linear>,
+    /// Of the actions, where the head keeps to them.
+    bounds: Option<Bounds>,
     compact: Option<Compact>,
 }
 
@@ -126,7 +137,8 @@ impl ActorCritic {
     /// the values.
     ///
     /// # Errors
-    /// A torso that does not fit the observations; normalisation of images; actions of bytes.
+    /// A torso that does not fit the observations; normalisation of images; actions of bytes; a head for bounded boxes
+    /// over other actions.
     pub fn new(spec: PolicySpec, rng: &mut Stream) -> Result<Self> {
         Self::build(spec, |layout| Ok(Flat::new(layout, rng)))
     }
@@ -134,20 +146,23 @@ impl ActorCritic {
     fn build(spec: PolicySpec, parameters: impl FnOnce(Layout) -> Result<Flat>) -> Result<Self> {
         let mut layout = Layout::default();
         let torso = Torso::new(&mut layout, "policy", &spec.torso, &spec.observation)?;
-        let value_torso = if spec.shared {
+        let value_torso = if spec.shared || spec.value_heads == 0 {
             None
         } else {
             Some(Torso::new(&mut layout, "value", &spec.torso, &spec.observation)?)
         };
         check_actions(&spec.action)?;
-        let outputs = spec.action.features() as i64;
+        let bounds = (spec.box_head != BoxHead::Gaussian).then(|| Bounds::of(&spec.action)).transpose()?;
+        let each = if spec.box_head == BoxHead::SquashedGaussian { 2 } else { 1 };
+        let outputs = each * spec.action.features() as i64;
         let features = torso.features;
         let policy = Linear::new(&mut layout, "policy/out", features, outputs, Init::Orthogonal(0.01));
-        let continuous = continuous(&spec.action) as i64;
+        let continuous = if bounds.is_some() { 0 } else { continuous(&spec.action) as i64 };
         let log_std = (continuous > 0)
             .then(|| layout.add("policy/log_std", &[continuous], Init::Constant(spec.log_std)));
-        let value =
-            Linear::new(&mut layout, "value/out", features, spec.value_heads as i64, Init::Orthogonal(1.0));
+        let value = (spec.value_heads > 0).then(|| {
+            Linear::new(&mut layout, "value/out", features, spec.value_heads as i64, Init::Orthogonal(1.0))
+        });
         let image = spec.torso.kind != TorsoKind::Mlp && !matches!(spec.observation, Space::Fields(_));
         if spec.normalise && image {
             return Err(Error::Invalid(
@@ -162,21 +177,35 @@ impl ActorCritic {
         let compact = match spec.head() {
             // Masks and other arithmetic are the slow path's.
             _ if spec.masked || spec.torso.precision != Precision::F32 => None,
-            Head::Categorical | Head::DiagonalGaussian => Compact::new(
+            Head::Categorical | Head::DiagonalGaussian | Head::Bounded(_) => Compact::new(
                 &parameters.layout,
                 &spec.observation,
                 (&torso, value_torso.as_ref()),
-                (&policy, &value),
+                (&policy, value.as_ref()),
                 log_std.map(|index| parameters.layout[index].offset),
+                bounds.as_ref().map(|bounds| (spec.box_head, bounds.clone())),
             ),
             Head::MultiCategorical | Head::Bernoulli | Head::Joint => None,
         };
-        Ok(Self { spec, parameters, normaliser, torso, value_torso, policy, log_std, value, compact })
+        Ok(Self { spec, parameters, normaliser, torso, value_torso, policy, log_std, value, bounds, compact })
     }
 
     /// The fast path through the same parameters, where there is one.
     pub fn compact(&self) -> Option<&Compact> {
         self.compact.as_ref()
+    }
+
+    /// The network before the action distribution in plain memory; it reads [`ActorCritic::features`]. `None` with
+    /// convolutions.
+    pub fn perceptron(&self) -> Option<Dense> {
+        self.torso
+            .is_perceptron()
+            .then(|| Dense::new(&self.parameters.layout, self.torso.mlp(), Some(&self.policy)))
+    }
+
+    /// The bounds of the actions, where the head keeps to them.
+    pub fn bounds(&self) -> Option<&Bounds> {
+        self.bounds.as_ref()
     }
 
     /// What the networks read of observations `[B, …]`: floats, standardised if the policy does that.
@@ -207,10 +236,18 @@ impl ActorCritic {
         let x = self.features(observation);
         let features = self.torso.forward(&self.parameters, &x);
         let value_features = self.value_torso.as_ref().map(|torso| torso.forward(&self.parameters, &x));
-        let value = self.value.forward(&self.parameters, value_features.as_ref().unwrap_or(&features));
+        let value = match &self.value {
+            Some(value) => value.forward(&self.parameters, value_features.as_ref().unwrap_or(&features)),
+            None => Tensor::zeros([x.size()[0], 0], (Kind::Float, Device::Cpu)),
+        };
         let out = self.policy.forward(&self.parameters, &features);
         let log_std = self.log_std.map(|index| self.parameters.get(index));
-        (Distribution::over(&self.spec.action, &out, log_std, mask), value)
+        let distribution = match (&self.bounds, self.spec.box_head) {
+            (Some(bounds), BoxHead::Deterministic { noise }) => Distribution::around(&out, bounds, noise),
+            (Some(bounds), _) => Distribution::squashed(&out, bounds),
+            (None, _) => Distribution::over(&self.spec.action, &out, log_std, mask),
+        };
+        (distribution, value)
     }
 
     /// Decides in each state of `observation`, `[n, …]`; without gradients, and without libtorch on the fast path.
@@ -253,7 +290,8 @@ impl ActorCritic {
         if self.compact.is_some() {
             let mut decision = Decision::default();
             self.decide(observation, Choice::Mode, &mut decision);
-            return Tensor::from_slice(&decision.value).view([-1, self.spec.value_heads as i64]);
+            let shape = [observation.size()[0], self.spec.value_heads as i64];
+            return Tensor::from_slice(&decision.value).view(shape);
         }
         tch::no_grad(|| self.forward(observation).1)
     }
@@ -338,7 +376,6 @@ mod tests {
     use super::*;
     use crate::memory::field_of;
     use imago_envs::LeafBuf;
-    use tch::Kind;
 
     fn spec(observation: Space, action: Space, kind: TorsoKind, hidden: &[i64]) -> PolicySpec {
         let torso = TorsoSpec { kind, ..TorsoSpec::perceptron(hidden) };
@@ -351,6 +388,7 @@ mod tests {
             normalise: false,
             log_std: 0.0,
             masked: false,
+            box_head: BoxHead::Gaussian,
         }
     }
 
@@ -576,9 +614,16 @@ mod tests {
 
     #[test]
     fn the_fast_path_decides_as_the_other_one() {
-        for action in [Space::discrete(3), Space::floats(&[2], -1.0, 1.0)] {
+        let bounded = Space::floats(&[2], -1.0, 3.0);
+        for (action, box_head, value_heads) in [
+            (Space::discrete(3), BoxHead::Gaussian, 2),
+            (bounded.clone(), BoxHead::Gaussian, 2),
+            (bounded.clone(), BoxHead::SquashedGaussian, 0),
+            (bounded, BoxHead::Deterministic { noise: 0.1 }, 1),
+        ] {
             let spec = PolicySpec {
-                value_heads: 2,
+                value_heads,
+                box_head,
                 normalise: true,
                 log_std: -0.5,
                 ..spec(Space::floats(&[4], -1.0, 1.0), action, TorsoKind::Mlp, &[16, 16])

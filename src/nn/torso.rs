@@ -299,6 +299,11 @@ impl Torso {
         }
     }
 
+    /// Whether there are no convolutions.
+    pub fn is_perceptron(&self) -> bool {
+        self.images.is_empty()
+    }
+
     /// The fully connected layers.
     pub fn mlp(&self) -> &Mlp {
         &self.mlp

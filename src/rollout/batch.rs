@@ -49,7 +49,7 @@ pub struct Batch {
     /// What was allowed when the actions were chosen, bool `[lead, choices]` (see [`Space::choices`]), of
     /// environments that say so.
     pub action_mask: Option<Tensor>,
-    /// log π(action) when it was chosen, `[lead]`.
+    /// log π(action) when it was chosen, `[lead]`; 0 where actions were drawn at random.
     pub log_prob: Option<Tensor>,
     /// Values when the actions were chosen, `[T + 1, N, H]`, the last row of what follows the rollout.
     pub values: Option<Tensor>,
@@ -59,6 +59,9 @@ pub struct Batch {
     pub terminated: Tensor,
     /// Episode cut off, bool `[lead]`.
     pub truncated: Tensor,
+    /// Transitions from the absorbing state to itself, bool `[lead]`, where a replay has such (see Kostrikov et al.
+    /// 2019): what was seen there is all zeros.
+    pub absorbing: Option<Tensor>,
     /// First step of an episode, bool `[lead]`.
     pub start: Tensor,
     /// Steps of the episode before this row, int64 `[T + 1, N]`; rollouts only.
@@ -179,6 +182,7 @@ impl Batch {
             ("value", self.values.as_ref()),
             ("terminated", Some(&self.terminated)),
             ("truncated", Some(&self.truncated)),
+            ("absorbing", self.absorbing.as_ref()),
             ("start", Some(&self.start)),
             ("elapsed", self.elapsed.as_ref()),
             ("valid", Some(&self.valid)),

@@ -36,6 +36,8 @@ pub struct CollectorSpec {
     pub seed: u64,
     /// How often environments may fail; once more is an error.
     pub max_faults: u64,
+    /// In so many rollouts from the first one actions are drawn at random and not from the policy.
+    pub random_rollouts: u64,
 }
 
 /// What a rollout of all groups gave.
@@ -178,7 +180,9 @@ impl Collector {
         let sizes: Vec<usize> = groups.iter().map(|group| group.len()).collect();
         let built = groups.into_iter().zip(places(&sizes)).map(|(envs, place)| {
             let rollout = Rollout::new(place, spec.steps, &spec.policy, spec.frame_stack, &mut Memory::Own);
-            Group::new(envs, spec.seed, &spec.policy, spec.frame_stack, rollout)
+            let mut group = Group::new(envs, spec.seed, &spec.policy, spec.frame_stack, rollout)?;
+            group.random_rollouts = spec.random_rollouts;
+            Ok(group)
         });
         let built = built.collect::<Result<Vec<_>>>()?;
         spec.policy.masked = all_or_none(&built.iter().map(|group| group.masked).collect::<Vec<_>>())?;
@@ -330,6 +334,7 @@ impl Collector {
             reward: join(|r| r.reward.tensor()),
             terminated: join(|r| r.terminated.tensor()),
             truncated: join(|r| r.truncated.tensor()),
+            absorbing: None,
             start: join(|r| r.start.tensor()),
             elapsed: Some(join(|r| r.elapsed.tensor())),
             valid: join(|r| r.valid.tensor()),
@@ -435,7 +440,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::memory::slice;
-    use crate::nn::TorsoSpec;
+    use crate::nn::{BoxHead, TorsoSpec};
     use crate::{Stream, allocations};
     use imago_envs::{Each, Env, Leaf, LeafMut, Space, Step};
     use std::sync::atomic::{AtomicI32, Ordering};
@@ -483,8 +488,9 @@ mod tests {
             normalise: false,
             log_std: 0.0,
             masked: false,
+            box_head: BoxHead::Gaussian,
         };
-        CollectorSpec { policy, steps, frame_stack: 1, workers, seed: 5, max_faults: 0 }
+        CollectorSpec { policy, steps, frame_stack: 1, workers, seed: 5, max_faults: 0, random_rollouts: 0 }
     }
 
     fn group(sizes: usize, terminates: bool) -> Box<dyn VecEnv> {
@@ -517,6 +523,23 @@ mod tests {
             assert!(rollouts(workers, &[2, 2, 1]) == serial, "{workers} workers");
         }
         assert_eq!(MOST_THREADS.load(Ordering::Relaxed), 1, "libtorch threads inside a worker");
+    }
+
+    #[test]
+    fn random_rollouts_fill_the_box_and_then_the_policy_acts() {
+        let acted = |workers, random_rollouts| {
+            let spec = CollectorSpec { random_rollouts, ..spec(workers, 50) };
+            let policy = policy(&spec);
+            let mut collector = Collector::new(spec, vec![group(2, false), group(1, false)]).unwrap();
+            let mut actions =
+                || Vec::<f32>::try_from(collector.collect(&policy).unwrap().batch.action.view(-1)).unwrap();
+            [actions(), actions()]
+        };
+        let [first, second] = acted(0, 1);
+        assert!(first.iter().all(|x| x.abs() <= 0.01), "uniform over the box");
+        assert!(first.iter().any(|x| *x > 0.008) && first.iter().any(|x| *x < -0.008));
+        assert_eq!(second, acted(0, 0)[1], "the policy's own, as if nothing had been before");
+        assert_eq!(acted(2, 1), [first, second], "with threads");
     }
 
     #[test]

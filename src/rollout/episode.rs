@@ -136,6 +136,21 @@ pub fn random_actions(space: &Space, mask: Option<&[bool]>, noise: &mut [Stream]
     actions
 }
 
+/// As [`random_actions`], `n` of them from one stream after each other, into `to`.
+pub(crate) fn fill_randomly(
+    space: &Space,
+    mask: Option<&[bool]>,
+    rng: &mut Stream,
+    mut to: LeafMut,
+    n: usize,
+) {
+    let (size, choices) = (space.len(), space.choices());
+    for i in 0..n {
+        let mut mask = mask.map(|mask| &mask[i * choices..(i + 1) * choices]);
+        random_action(space, &mut mask, rng, to.part(i, size));
+    }
+}
+
 /// The elements of `space` in `buffer` as a tensor, `[B, …]`.
 pub fn leaf_tensor(buffer: &LeafBuf, space: &Space) -> Tensor {
     let flat = match buffer {

@@ -1,6 +1,6 @@
 //! A fixed group of environments with everything that belongs to it, and one rollout of it.
 
-use super::episode::{clip_to_space, is_clipped};
+use super::episode::{clip_to_space, fill_randomly, is_clipped};
 use super::frames::Frames;
 use super::shared::{Leaves, Memory};
 use super::watchdog::{IDLE, Pulse, Watch};
@@ -192,6 +192,8 @@ pub(crate) struct Group {
     _watch: Watch,
     envs: Box<dyn VecEnv>,
     seed: u64,
+    /// In so many rollouts from the first one actions are drawn at random.
+    pub random_rollouts: u64,
     pub rollout: Rollout,
     /// The environments say what they allow.
     pub masked: bool,
@@ -240,6 +242,7 @@ impl Group {
         let mut group = Self {
             _watch: Watch::over(&rollout.pulse),
             seed,
+            random_rollouts: 0,
             rollout,
             masked: false,
             starts: vec![true; n],
@@ -303,6 +306,13 @@ impl Group {
             timed(Phase::Inference, || {
                 policy.decide_masked(&seen, mask.as_ref(), choice, &mut self.decision);
             });
+            if number < self.random_rollouts {
+                let (space, allowed) = (self.envs.action_space(), mask.as_ref().map(slice::<bool>));
+                let actions = self.decision.action.leaf_mut();
+                fill_randomly(space, allowed, &mut noise, actions, self.envs.len());
+                // They are not the policy's.
+                self.decision.log_prob.fill(0.0);
+            }
             self.step(t as usize)?;
         }
         let last = policy.value(&self.rollout.observation.seen(steps as usize));

@@ -57,6 +57,7 @@ struct Assignment {
     steps: usize,
     frame_stack: usize,
     seed: u64,
+    random_rollouts: u64,
     places: Vec<Place>,
     /// File and size of the memory for weights and rollouts; whose process it is.
     memory: String,
@@ -197,7 +198,10 @@ impl Worker {
         let (weights, rollouts) = lay_out(assignment, weights, &mut memory);
         let groups = rollouts.into_iter().map(|rollout| {
             let envs = make(&assignment.env, rollout.place.envs)?;
-            Group::new(envs, assignment.seed, &assignment.policy, assignment.frame_stack, rollout)
+            let mut group =
+                Group::new(envs, assignment.seed, &assignment.policy, assignment.frame_stack, rollout)?;
+            group.random_rollouts = assignment.random_rollouts;
+            Ok(group)
         });
         let groups = groups.collect::<Result<Vec<_>>>()?;
         // Whether there are masks decides by which arithmetic the policy acts: here as everywhere else.
@@ -277,6 +281,7 @@ impl Child {
             steps: spec.steps,
             frame_stack: spec.frame_stack,
             seed: spec.seed,
+            random_rollouts: spec.random_rollouts,
             places,
             memory: String::new(),
             parent: std::process::id(),

@@ -4,9 +4,11 @@
 //! names it, and only then are files removed that the index no longer names. A file checks
 //! itself, so the index holds names only.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -15,6 +17,7 @@ use serde_json::Value;
 
 use super::atomic;
 use super::error::{Error, Result};
+use super::segments::Segments;
 use super::state::State;
 use super::tensor_file;
 
@@ -22,6 +25,8 @@ const FORMAT: u32 = 1;
 const FOLDER: &str = "checkpoints";
 const INDEX: &str = "index.json";
 const STEP_KEY: &str = "step";
+/// Which rows of which rings a checkpoint needs, if it needs any.
+const RINGS_KEY: &str = "rings";
 
 /// One of a run's checkpoints, as in `RUN@best`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,12 +92,15 @@ pub struct Checkpoints {
     run: PathBuf,
     keep: usize,
     index: Index,
+    /// Rows of each ring that are on disk, from the last checkpoint on.
+    written: BTreeMap<String, u64>,
 }
 
 impl Checkpoints {
     /// The checkpoints of the run in the directory `run`, to be read. The run may be going on.
     pub fn open(run: &Path) -> Result<Self> {
-        Ok(Checkpoints { run: run.to_path_buf(), keep: usize::MAX, index: read_index(run)? })
+        let written = BTreeMap::new();
+        Ok(Checkpoints { run: run.to_path_buf(), keep: usize::MAX, index: read_index(run)?, written })
     }
 
     /// The checkpoints of the run in the directory `run`, to be added to: the last `keep` (at
@@ -101,8 +109,10 @@ impl Checkpoints {
     pub fn open_for_writing(run: &Path, keep: usize) -> Result<Self> {
         let folder = run.join(FOLDER);
         fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
-        let this = Checkpoints { run: run.to_path_buf(), keep: keep.max(1), index: read_index(run)? };
+        let (index, written) = (read_index(run)?, BTreeMap::new());
+        let mut this = Checkpoints { run: run.to_path_buf(), keep: keep.max(1), index, written };
         this.remove_unnamed()?;
+        this.count_written()?;
         Ok(this)
     }
 
@@ -127,9 +137,33 @@ impl Checkpoints {
         if self.index.best.is_some() { Which::Best } else { Which::Latest }
     }
 
+    /// A state to be collected for the next checkpoint: rows of rings that are on disk already are left out.
+    pub fn saving(&self) -> State {
+        State::saving_after(self.written.clone())
+    }
+
     /// Writes a checkpoint and removes those that need not be kept.
-    pub fn save(&mut self, step: u64, state: State) -> Result<PathBuf> {
-        let (tensors, mut values) = state.finish()?;
+    pub fn save(&mut self, step: u64, mut state: State) -> Result<PathBuf> {
+        let rings = state.take_rings();
+        let (mut tensors, mut values) = state.finish()?;
+        let mut needed = serde_json::Map::new();
+        for (ring, saved) in &rings {
+            let start = ring.len() + 1;
+            let (rows, rest) = tensors.into_iter().partition(|(name, _)| saved.tensors.contains(name));
+            tensors = rest;
+            let rows: Vec<_> = rows;
+            let columns: Vec<_> =
+                rows.into_iter().map(|(name, tensor)| (name[start..].to_string(), tensor)).collect();
+            if !saved.new.is_empty() {
+                self.segments().write(ring, &saved.new, &columns)?;
+            }
+            needed.insert(ring.clone(), Value::from(vec![saved.held.start, saved.held.end]));
+        }
+        if !rings.is_empty() && values.insert(RINGS_KEY.into(), needed.into()).is_some() {
+            return Err(Error::Invalid(format!(
+                "state `{RINGS_KEY}` is the checkpoint's own; use another name"
+            )));
+        }
         if values.insert(STEP_KEY.into(), Value::from(step)).is_some() {
             return Err(Error::Invalid(format!(
                 "state `{STEP_KEY}` is the checkpoint's own; use another name"
@@ -144,6 +178,7 @@ impl Checkpoints {
         self.index.entries.push(Entry { step, file });
         self.index.entries.sort_by_key(|entry| entry.step);
         self.commit()?;
+        self.written.extend(rings.into_iter().map(|(ring, saved)| (ring, saved.held.end)));
         Ok(path)
     }
 
@@ -167,7 +202,22 @@ impl Checkpoints {
             return Ok(());
         }
         self.index.entries.retain(|entry| entry.step <= step);
-        self.commit()
+        self.commit()?;
+        self.count_written()
+    }
+
+    fn segments(&self) -> Segments {
+        Segments::beside(&self.run.join(FOLDER))
+    }
+
+    /// Takes from the last checkpoint which rows are on disk.
+    fn count_written(&mut self) -> Result<()> {
+        self.written.clear();
+        if let Some(entry) = self.index.entries.last() {
+            let rings = rings_of(&self.run.join(FOLDER).join(&entry.file))?;
+            self.written.extend(rings.into_iter().map(|(ring, rows)| (ring, rows.end)));
+        }
+        Ok(())
     }
 
     /// The file of a checkpoint.
@@ -202,6 +252,18 @@ impl Checkpoints {
         })
     }
 
+    /// As [`Checkpoints::load`], for who goes on with the run: what the checkpoint needs beside itself must be there, too.
+    ///
+    /// # Errors
+    /// Rows of a replay that are missing or cut.
+    pub fn load_to_go_on(&self, which: Which) -> Result<(u64, State)> {
+        let (step, state) = self.load(which)?;
+        for (ring, rows) in rings_of(&self.resolve(Which::Step(step))?)? {
+            self.segments().check(&ring, &rows)?;
+        }
+        Ok((step, state))
+    }
+
     fn read(&self, step: u64) -> Result<State> {
         let path = self.resolve(Which::Step(step))?;
         let (tensors, mut values) = tensor_file::read(&path)?;
@@ -209,7 +271,8 @@ impl Checkpoints {
         if found != Some(step) {
             return Err(Error::bad_file(&path, format!("this is not the checkpoint of step {step}")));
         }
-        Ok(State::loading(tensors, values).from_file(path))
+        values.remove(RINGS_KEY);
+        Ok(State::loading(tensors, values).from_file(path).with_segments(self.segments()))
     }
 
     fn last_whole_before(&self, step: u64) -> Option<u64> {
@@ -270,8 +333,27 @@ impl Checkpoints {
                 fs::remove_file(&path).map_err(Error::io("remove", &path))?;
             }
         }
-        Ok(())
+        if !self.segments().exist() {
+            return Ok(());
+        }
+        let mut needed = Vec::new();
+        for entry in &self.index.entries {
+            needed.extend(rings_of(&folder.join(&entry.file))?);
+        }
+        self.segments().keep(&needed)
     }
+}
+
+/// The rows that the checkpoint in a file needs of each ring. A file that cannot be read needs none: it is refused when
+/// somebody asks for it.
+fn rings_of(path: &Path) -> Result<Vec<(String, Range<u64>)>> {
+    let Ok(values) = tensor_file::read_metadata(path) else { return Ok(Vec::new()) };
+    let Some(Value::Object(rings)) = values.get(RINGS_KEY) else { return Ok(Vec::new()) };
+    let ring = |(ring, rows): (&String, &Value)| match rows.as_array().map(Vec::as_slice) {
+        Some([from, to]) => Ok((ring.clone(), from.as_u64().unwrap_or(0)..to.as_u64().unwrap_or(0))),
+        _ => Err(Error::bad_file(path, format!("damaged: which rows of `{ring}` it needs cannot be read"))),
+    };
+    rings.iter().map(ring).collect()
 }
 
 fn read_index(run: &Path) -> Result<Index> {

@@ -13,6 +13,7 @@ mod log;
 mod parent;
 pub mod profile;
 mod progress;
+mod segments;
 mod state;
 mod stop;
 pub mod tensor_file;

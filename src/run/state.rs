@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -10,6 +11,7 @@ use serde_json::Value;
 use tch::{Tensor, kind::Element};
 
 use super::error::{Error, Result};
+use super::segments::Segments;
 use super::tensor_file::Values;
 
 /// Named tensors and values on their way out of an object or into it.
@@ -25,6 +27,23 @@ pub struct State {
     values: Values,
     /// Where the content came from, for messages.
     origin: Option<PathBuf>,
+    /// While saving: rows of each ring that are on disk already.
+    written: BTreeMap<String, u64>,
+    /// While saving: the rings that were visited.
+    rings: BTreeMap<String, SavedRing>,
+    /// While loading: where rows of rings are.
+    segments: Option<Segments>,
+}
+
+/// What of a ring was collected.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct SavedRing {
+    /// Rows that it holds.
+    pub held: Range<u64>,
+    /// Those of them that were not on disk before.
+    pub new: Range<u64>,
+    /// Names of the tensors that hold these.
+    pub tensors: Vec<String>,
 }
 
 impl State {
@@ -36,12 +55,26 @@ impl State {
             tensors: BTreeMap::new(),
             values: Values::new(),
             origin: None,
+            written: BTreeMap::new(),
+            rings: BTreeMap::new(),
+            segments: None,
         }
+    }
+
+    /// As [`State::saving`], where so many rows of each ring are on disk already.
+    pub(super) fn saving_after(written: BTreeMap<String, u64>) -> Self {
+        State { written, ..State::saving() }
     }
 
     /// Puts `tensors` and `values` into what it visits.
     pub fn loading(tensors: BTreeMap<String, Tensor>, values: Values) -> Self {
-        State { loading: true, prefix: String::new(), tensors, values, origin: None }
+        State { loading: true, tensors, values, ..State::saving() }
+    }
+
+    /// Where to find the rows of rings that are not among the tensors.
+    pub(super) fn with_segments(mut self, segments: Segments) -> Self {
+        self.segments = Some(segments);
+        self
     }
 
     /// Names the file that the content came from in every later message.
@@ -171,6 +204,78 @@ impl State {
         }
     }
 
+    /// A ring of rows, such as a replay: row `i` of all that were ever written, `rows` of them, lies at `i` modulo the
+    /// capacity of the columns, `[capacity, …]` each. A checkpoint writes only the rows that none before it has.
+    ///
+    /// # Errors
+    /// While loading: rows that are missing, damaged, or of another shape.
+    pub fn ring(&mut self, name: &str, rows: &mut u64, columns: &mut [(&str, &mut Tensor)]) -> Result<()> {
+        let key = self.key(name);
+        let capacity = columns.first().map_or(0, |(_, column)| column.size()[0]) as u64;
+        self.scope(name, |state| state.value("rows", rows))?;
+        let held = rows.saturating_sub(capacity)..*rows;
+        if !self.loading {
+            let from = self.written.get(&key).copied().unwrap_or(0).clamp(held.start, held.end);
+            let (new, mut tensors) = (from..held.end, Vec::new());
+            for (column, tensor) in columns {
+                self.put(&format!("{name}/{column}"), &part_of_ring(tensor, &new))?;
+                tensors.push(format!("{key}/{column}"));
+            }
+            self.rings.insert(key, SavedRing { held, new, tensors });
+            return Ok(());
+        }
+        let mut fill =
+            |misfit: &dyn Fn(String) -> Error, first: u64, found: &mut BTreeMap<String, Tensor>| {
+                for (column, tensor) in columns.iter_mut() {
+                    let Some(saved) = found.remove(*column) else {
+                        return Err(misfit(format!("`{column}` is missing")));
+                    };
+                    if saved.size()[1..] != tensor.size()[1..] || saved.f_kind()? != tensor.f_kind()? {
+                        return Err(misfit(format!(
+                            "`{column}` was saved as {:?} {:?}, needed as {:?} {:?}",
+                            saved.f_kind()?,
+                            saved.size(),
+                            tensor.f_kind()?,
+                            tensor.size()
+                        )));
+                    }
+                    write_to_ring(tensor, first, &saved)?;
+                }
+                Ok(())
+            };
+        // Collected and restored within one process, or by a checkpoint that had no other before it.
+        let prefix = format!("{key}/");
+        let names: Vec<String> =
+            self.tensors.keys().filter(|name| name.starts_with(&prefix)).cloned().collect();
+        if !names.is_empty() {
+            let mut found: BTreeMap<String, Tensor> = BTreeMap::new();
+            for name in names {
+                if let Some(tensor) = self.tensors.remove(&name) {
+                    found.insert(name[prefix.len()..].into(), tensor);
+                }
+            }
+            let length = found.values().next().map_or(0, |tensor| tensor.size()[0]) as u64;
+            let all = found.values().all(|tensor| tensor.size()[0] as u64 == length);
+            let misfit = |message| self.misfit(name, message);
+            if length != held.end - held.start || !all {
+                return Err(misfit(format!("{length} rows were saved of {}", held.end - held.start)));
+            }
+            return fill(&misfit, held.start, &mut found);
+        }
+        match &self.segments {
+            Some(segments) => segments.read(&key, held, |path, first, mut found| {
+                fill(&|message| Error::bad_file(path, message), first, &mut found)
+            }),
+            None if held.is_empty() => Ok(()),
+            None => Err(self.misfit(name, "its rows are missing".into())),
+        }
+    }
+
+    /// What was collected of rings.
+    pub(super) fn take_rings(&mut self) -> BTreeMap<String, SavedRing> {
+        std::mem::take(&mut self.rings)
+    }
+
     /// Runs `f` with `name/` before every name.
     pub fn scope<R>(&mut self, name: &str, f: impl FnOnce(&mut State) -> Result<R>) -> Result<R> {
         let length = self.prefix.len();
@@ -244,6 +349,28 @@ impl State {
             None => Error::Invalid(format!("saved state: {message}")),
         }
     }
+}
+
+/// The places of `rows` in a ring of this capacity: one or two stretches (first place, how many).
+fn stretches(capacity: i64, rows: &Range<u64>) -> [(i64, i64); 2] {
+    let count = (rows.end - rows.start) as i64;
+    let first = if capacity > 0 { (rows.start % capacity as u64) as i64 } else { 0 };
+    let before = count.min(capacity - first);
+    [(first, before), (0, count - before)]
+}
+
+fn part_of_ring(ring: &Tensor, rows: &Range<u64>) -> Tensor {
+    let parts = stretches(ring.size()[0], rows).map(|(first, count)| ring.narrow(0, first, count));
+    Tensor::cat(&parts, 0)
+}
+
+fn write_to_ring(ring: &Tensor, first: u64, rows: &Tensor) -> Result<()> {
+    let mut done = 0;
+    for (place, count) in stretches(ring.size()[0], &(first..first + rows.size()[0] as u64)) {
+        ring.narrow(0, place, count).f_copy_(&rows.narrow(0, done, count))?;
+        done += count;
+    }
+    Ok(())
 }
 
 /// JSON turns numbers that are not finite into null; the types that hold one number get words.
@@ -364,6 +491,33 @@ mod tests {
         assert_eq!(other.bytes, [1, 2]);
         assert_eq!(other.score, f64::NEG_INFINITY);
         assert_eq!(other.settings, thing.settings);
+    }
+
+    /// A ring of four rows that has been written seven times.
+    fn ring() -> (u64, Tensor) {
+        (7, Tensor::from_slice(&[4i64, 5, 6, 3]))
+    }
+
+    #[test]
+    fn a_ring_saves_what_is_new_and_comes_back_whole() {
+        for (written, new) in [(0, vec![3i64, 4, 5, 6]), (3, vec![3, 4, 5, 6]), (5, vec![5, 6]), (7, vec![])]
+        {
+            let (mut rows, mut x) = ring();
+            let mut state = State::saving_after([("a/ring".to_string(), written)].into());
+            state.scope("a", |s| s.ring("ring", &mut rows, &mut [("x", &mut x)])).unwrap();
+            let saved = state.take_rings().remove("a/ring").unwrap();
+            assert_eq!((saved.held, saved.new), (3..7, written.max(3)..7));
+            let (tensors, values) = state.finish().unwrap();
+            assert_eq!((tensors[0].0.as_str(), &saved.tensors[0]), ("a/ring/x", &"a/ring/x".to_string()));
+            assert_eq!(Vec::<i64>::try_from(&tensors[0].1).unwrap(), new);
+            let (mut rows, mut back) = (0u64, Tensor::zeros([4], (Kind::Int64, tch::Device::Cpu)));
+            let mut state = State::loading(tensors.into_iter().collect(), values);
+            let loaded = state.scope("a", |s| s.ring("ring", &mut rows, &mut [("x", &mut back)]));
+            match written {
+                0 | 3 => assert_eq!((rows, back), ring()),
+                _ => assert!(loaded.unwrap_err().to_string().contains("rows were saved of 4")),
+            }
+        }
     }
 
     #[test]

@@ -318,7 +318,7 @@ impl<'a> Run<'a> {
 
     fn save(&mut self, train: &mut dyn Train) -> Result<()> {
         let step = train.step();
-        let mut state = State::saving();
+        let mut state = self.checkpoints.saving();
         self.visit(train, &mut state)?;
         // Weights are poisoned before losses show it, if the last update of an iteration did it.
         let bad = state.first_nan("train/")?.map(|(name, tensor)| (name.to_string(), tensor.shallow_clone()));

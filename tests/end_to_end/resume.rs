@@ -195,6 +195,56 @@ fn gail_with_replay_and_everything_killed_equals_whole() {
     );
 }
 
+/// A replay that forgets, filled by few and small updates.
+const REPLAY: &str = "--set learner.updates_per_step=0.1 --set learner.batch_size=16 --set learner.replay_size=3000 \
+                      --set policy.hidden=[16,16] --set run.log_every=1";
+
+#[test]
+fn sac_killed_equals_whole() {
+    killed_run_equals_whole_one(&format!("sac/pendulum {REPLAY}"));
+}
+
+#[test]
+fn td3_with_absorbing_states_and_statistics_killed_equals_whole() {
+    killed_run_equals_whole_one(&format!(
+        "sac/pendulum {REPLAY} --set learner.kind=td3 --set learner.absorbing=true --set policy.normalise=true \
+         --set env.id=MountainCarContinuous-v0"
+    ));
+}
+
+#[test]
+fn rows_of_a_replay_are_written_once_and_missed_when_they_are_gone() {
+    let place = Place::new();
+    let train = format!(
+        "train sac/pendulum {SMALL} {REPLAY} --set run.total_steps=7168 --set run.eval_every=0 \
+         --set run.checkpoint_every=1024"
+    );
+    place.ok(&format!("{train} --run-dir a --stop-at 6144"));
+    let rows = || {
+        let files = std::fs::read_dir(place.path("a/checkpoints/replay")).unwrap();
+        let mut names: Vec<String> =
+            files.map(|file| file.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    };
+    // The checkpoints of 4,096, 5,120 and 6,144 need the 3,000 rows before each.
+    let file = |from: u64| format!("train.replay-{from:012}-{:012}.safetensors", from + 1024);
+    assert_eq!(rows(), [1024, 2048, 3072, 4096, 5120].map(file));
+    let (path, kept) = (place.path("a/checkpoints/replay").join(file(4096)), place.path("kept"));
+    let content = std::fs::read(&path).unwrap();
+    let on = "train a --resume --quiet";
+    std::fs::write(&path, &content[..content.len() - 1]).unwrap();
+    place.refuses(on, &["train.replay-000000004096-000000005120.safetensors", "damaged"]);
+    std::fs::rename(&path, &kept).unwrap();
+    place.refuses(on, &["row 4096 of `train/replay`"]);
+    // Who only looks needs no replay.
+    place.ok("eval a --episodes 1");
+    std::fs::write(&path, &content).unwrap();
+    place.ok(on);
+    place.ok(&format!("{train} --run-dir whole"));
+    place.assert_same("whole", "a", 7168);
+}
+
 #[test]
 fn cloning_killed_equals_whole() {
     let place = Place::new();
@@ -208,13 +258,22 @@ fn cloning_killed_equals_whole() {
     place.assert_same("whole", "a", 6000);
 }
 
-/// Kills at moments that have nothing to do with what the program is doing, checkpoints being written nearly
-/// all the time: after each one the run can be looked at and goes on.
 #[test]
 fn kills_at_any_moment_lose_no_run() {
+    no_run_is_lost("gail/cartpole");
+}
+
+#[test]
+fn kills_at_any_moment_lose_no_replay() {
+    no_run_is_lost(&format!("sac/pendulum {REPLAY}"));
+}
+
+/// Kills at moments that have nothing to do with what the program is doing, checkpoints being written nearly
+/// all the time: after each one the run can be looked at and goes on.
+fn no_run_is_lost(recipe: &str) {
     let place = Place::new();
     let train = format!(
-        "train gail/cartpole {SMALL} --set run.total_steps=1000000 --set run.checkpoint_every=1 \
+        "train {recipe} {SMALL} --set run.total_steps=1000000 --set run.checkpoint_every=1 \
          --set run.eval_every=512 --run-dir a --resume"
     );
     let (mut last, mut looked_at) = (0, 0);

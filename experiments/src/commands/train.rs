@@ -288,7 +288,7 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
         // A damaged checkpoint is bad input; whatever fails from here on is not.
         let checkpoints = Checkpoints::open(directory.path())?;
         if checkpoints.latest().is_some() {
-            checkpoints.load(which)?;
+            checkpoints.load_to_go_on(which)?;
         }
     }
     directory.write_recipe(&text)?;

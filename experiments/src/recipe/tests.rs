@@ -146,7 +146,7 @@ fn names_of_other_libraries_are_translated() {
         ("learner", "use_sde", "not implemented"),
         ("learner", "sde_sample_freq", "not implemented"),
         ("run", "tensorboard_log", "TensorBoard"),
-        ("learner", "buffer_size", "off-policy"),
+        ("learner", "buffer_size", "`learner.replay_size` goes with kind = \"sac\""),
         // Its Zoo
         ("", "n_timesteps", "`run.total_steps`"),
         ("env", "normalize", "`policy.normalise`"),

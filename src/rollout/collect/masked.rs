@@ -6,7 +6,7 @@ use super::*;
 use crate::Stream;
 use crate::allocations;
 use crate::memory::field_of;
-use crate::nn::TorsoSpec;
+use crate::nn::{BoxHead, TorsoSpec};
 use imago_envs::{Each, Env, Leaf, LeafMut, Space, Step};
 use tch::Kind;
 
@@ -92,11 +92,20 @@ fn collector(workers: usize) -> Collector {
         normalise: true,
         log_std: 0.0,
         masked: false,
+        box_head: BoxHead::Gaussian,
     };
     let group =
         |count| -> Box<dyn VecEnv> { Box::new(Each::new((0..count).map(|_| Dials::new()).collect())) };
     Collector::new(
-        CollectorSpec { policy, steps: 10, frame_stack: 1, workers, seed: 3, max_faults: 0 },
+        CollectorSpec {
+            policy,
+            steps: 10,
+            frame_stack: 1,
+            workers,
+            seed: 3,
+            max_faults: 0,
+            random_rollouts: 0,
+        },
         vec![group(2), group(1)],
     )
     .unwrap()

@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::Stream;
-use crate::nn::TorsoSpec;
+use crate::nn::{BoxHead, TorsoSpec};
 use imago_envs::{EnvSpec, Registry};
 
 fn collector(env: &str, once: bool) -> (Collector, ActorCritic) {
@@ -19,9 +19,18 @@ fn collector(env: &str, once: bool) -> (Collector, ActorCritic) {
         normalise: false,
         log_std: 0.0,
         masked: false,
+        box_head: BoxHead::Gaussian,
     };
     let frame_stack = if once { groups[0].frame_stack() } else { 1 };
-    let spec = CollectorSpec { policy, steps: 7, frame_stack, workers: 2, seed: 3, max_faults: 0 };
+    let spec = CollectorSpec {
+        policy,
+        steps: 7,
+        frame_stack,
+        workers: 2,
+        seed: 3,
+        max_faults: 0,
+        random_rollouts: 0,
+    };
     let policy = ActorCritic::new(spec.policy.clone(), &mut Stream::new(1, "init", 0, 0)).unwrap();
     (Collector::new(spec, groups).unwrap(), policy)
 }

@@ -3,7 +3,7 @@
 
 use super::container;
 use imago::Stream;
-use imago::nn::{ActorCritic, PolicySpec, TorsoSpec};
+use imago::nn::{ActorCritic, BoxHead, PolicySpec, TorsoSpec};
 use imago_agents::{DemoSelection, Demonstrations, Gail, GailConfig};
 
 /// Inputs of the largest network that is built.
@@ -65,6 +65,7 @@ fn learn(demonstrations: &Demonstrations) {
         normalise: true,
         log_std: 0.0,
         masked: false,
+        box_head: BoxHead::Gaussian,
     };
     if let Ok(mut policy) = ActorCritic::new(spec, rng) {
         policy.update_normaliser(&demonstrations.observations);

@@ -1,0 +1,405 @@
+//! The network between an expert's (observation, action) pairs and a policy's: what GAIL and discriminator-actor-critic
+//! have in common. One convention: **expert = 1**.
+
+use crate::fused::{DiscriminatorBatch, DiscriminatorLosses, discriminator_gradient};
+use imago::generative::adversarial::{
+    accuracy, bernoulli_entropy, gradient_penalty, power_iteration, spectrally_normalised,
+    weighted_discriminator_loss,
+};
+use imago::memory::{field_of, slice, slice_mut};
+use imago::nn::{
+    Activation, Adam, Dense, Flat, Init, Layout, Linear, Mlp, PenaltyScratch, RunningNorm, Trace,
+    features_of, standardised_features,
+};
+use imago::run::{Log, State};
+use imago::{Result, Stream};
+use imago_envs::Space;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+/// From logit x of a pair to its reward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RewardForm {
+    /// softplus(x) = −log(1 − D) > 0: rewards long episodes; for tasks that end on failure.
+    Positive,
+    /// −softplus(−x) = log D < 0: rewards short episodes; for tasks that end on success.
+    Negative,
+    /// x = log D − log(1 − D): either sign.
+    Logit,
+}
+
+impl RewardForm {
+    /// The reward, elementwise; from the logit, so that it neither overflows nor saturates.
+    pub fn reward(self, logit: &Tensor) -> Tensor {
+        match self {
+            RewardForm::Positive => logit.softplus(),
+            RewardForm::Negative => -(-logit).softplus(),
+            RewardForm::Logit => logit.shallow_clone(),
+        }
+    }
+}
+
+/// How the discriminator sees actions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ActionInput {
+    /// As input beside the observation: choices one-hot, switches 0 and 1, numbers as they are.
+    OneHot,
+    /// One logit for each action, the taken one's counts (the paper's code). For a single choice only.
+    PerActionLogit,
+}
+
+/// What a discriminator is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct DiscriminatorSpec {
+    /// Widths of the hidden layers.
+    pub hidden: Vec<i64>,
+    /// After each of them.
+    pub activation: Activation,
+    /// How it sees actions.
+    pub action_input: ActionInput,
+    /// Divide every weight matrix by its largest singular value.
+    pub spectral_norm: bool,
+    /// Standardise its inputs by their own running statistics.
+    pub normalise: bool,
+    /// See whether an observation is the absorbing state.
+    pub indicator: bool,
+    /// How hidden layers start, and how the last one does.
+    pub init: Init,
+    /// See `init`.
+    pub head: Init,
+}
+
+/// What a step moves towards.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Objective {
+    /// Labels are 1 − ε and ε.
+    pub label_smoothing: f64,
+    /// Factor of the entropy bonus.
+    pub entropy_bonus: f64,
+    /// Factor of the gradient penalty; 0 is off.
+    pub gradient_penalty: f64,
+    /// The gradient norm it pulls towards.
+    pub gradient_penalty_target: f64,
+}
+
+/// The network: features of a pair → logit.
+pub(crate) struct Discriminator {
+    pub flat: Flat,
+    adam: Adam,
+    mlp: Mlp,
+    out: Linear,
+    /// The same layers in plain memory, unless their weights are normalised.
+    dense: Option<Dense>,
+    /// Left singular vectors of every weight matrix, if they are normalised.
+    singular: Vec<Tensor>,
+    pub normaliser: Option<RunningNorm>,
+    pub observation: Space,
+    pub action: Space,
+    per_action: bool,
+    /// Whether it sees which observations are the absorbing state.
+    indicator: bool,
+    trace: Trace,
+    penalty: PenaltyScratch,
+}
+
+/// Pairs as the network reads them: input features `[B, F]` and, for per-action logits, which one counts, `[B, 1]`.
+pub(crate) struct Pairs {
+    pub features: Tensor,
+    pub choice: Option<Tensor>,
+    /// How much each counts, float32 `[B]`; all the same if absent.
+    pub weight: Option<Tensor>,
+}
+
+impl Pairs {
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.features.size()[0] as usize
+    }
+
+    /// `count` of them, drawn with replacement.
+    pub fn draw(&self, count: usize, rng: &mut Stream) -> Self {
+        let index = rng.indices(self.len(), count);
+        Self {
+            features: self.features.index_select(0, &index),
+            choice: self.choice.as_ref().map(|choice| choice.index_select(0, &index)),
+            weight: self.weight.as_ref().map(|weight| weight.index_select(0, &index)),
+        }
+    }
+
+    /// The same memory.
+    pub fn shallow_clone(&self) -> Self {
+        Self {
+            features: self.features.shallow_clone(),
+            choice: self.choice.as_ref().map(Tensor::shallow_clone),
+            weight: self.weight.as_ref().map(Tensor::shallow_clone),
+        }
+    }
+}
+
+impl Discriminator {
+    /// A network for pairs of these spaces.
+    pub fn new(spec: DiscriminatorSpec, observation: &Space, action: &Space, rng: &mut Stream) -> Self {
+        let per_action =
+            matches!(action, Space::Discrete { .. }) && spec.action_input == ActionInput::PerActionLogit;
+        let width = |space: &Space| space.features() as i64;
+        let seen = width(observation) + i64::from(spec.indicator);
+        let input = seen + if per_action { 0 } else { width(action) };
+        let mut layout = Layout::default();
+        let mlp = Mlp::new(&mut layout, "discriminator", input, &spec.hidden, spec.activation, spec.init);
+        let last = *spec.hidden.last().unwrap_or(&input);
+        let outputs = if per_action { width(action) } else { 1 };
+        let out = Linear::new(&mut layout, "discriminator/out", last, outputs, spec.head);
+        let flat = Flat::new(layout, rng);
+        let mut singular = Vec::new();
+        if spec.spectral_norm {
+            for layer in mlp.layers.iter().chain([&out]) {
+                let u = rng.normals(&[flat.get(layer.weight).size()[0]]);
+                singular.push(&u / u.norm());
+            }
+        }
+        Self {
+            adam: Adam::new(&flat, 1e-8),
+            dense: (!spec.spectral_norm).then(|| Dense::new(&flat.layout, &mlp, Some(&out))),
+            normaliser: spec.normalise.then(|| {
+                let mut standardised = standardised_features(observation);
+                standardised.resize(input as usize, true);
+                RunningNorm::new(input as usize, 1e-5, None).only(standardised)
+            }),
+            flat,
+            mlp,
+            out,
+            singular,
+            observation: observation.clone(),
+            action: action.clone(),
+            per_action,
+            indicator: spec.indicator,
+            trace: Trace::default(),
+            penalty: PenaltyScratch::default(),
+        }
+    }
+
+    /// Observations `[B, …]` and actions `[B, …]` as input. Actions count as executed: clipped to their space.
+    /// `absorbing`, bool `[B]`, marks rows of the absorbing state, none if absent.
+    pub fn pairs(&self, observation: &Tensor, action: &Tensor, absorbing: Option<&Tensor>) -> Pairs {
+        let mut parts = vec![features_of(&self.observation, observation)];
+        if self.indicator {
+            let rows = parts[0].size()[0];
+            parts.push(match absorbing {
+                Some(absorbing) => absorbing.to_kind(Kind::Float).view([rows, 1]),
+                None => Tensor::zeros([rows, 1], (Kind::Float, Device::Cpu)),
+            });
+        }
+        let choice = self.per_action.then(|| action.view([-1, 1]));
+        if choice.is_none() {
+            parts.push(executed(&self.action, action));
+        }
+        let features = if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 1) };
+        Pairs { features, choice, weight: None }
+    }
+
+    /// Pairs with standardised features, statistics frozen.
+    pub fn normalised(&self, pairs: &Pairs) -> Pairs {
+        let pairs = pairs.shallow_clone();
+        match &self.normaliser {
+            Some(normaliser) => Pairs { features: normaliser.normalise(&pairs.features), ..pairs },
+            None => pairs,
+        }
+    }
+
+    /// Logits `[B]` of normalised features.
+    pub fn logits(&self, features: &Tensor, choice: Option<&Tensor>) -> Tensor {
+        let layers = self.mlp.layers.iter().chain([&self.out]).enumerate();
+        let count = self.mlp.layers.len();
+        let x = layers.fold(features.shallow_clone(), |x, (i, layer)| {
+            let y = match self.singular.get(i) {
+                Some(u) => {
+                    let weight = spectrally_normalised(self.flat.get(layer.weight), u);
+                    x.linear(&weight, Some(self.flat.get(layer.bias)))
+                }
+                None => layer.forward(&self.flat, &x),
+            };
+            if i < count { self.mlp.activation.apply(y) } else { y }
+        });
+        match choice {
+            Some(choice) => x.gather(1, choice, false).squeeze_dim(1),
+            None => x.squeeze_dim(1),
+        }
+    }
+
+    /// Logits `[B]` of pairs, statistics frozen, without gradients.
+    pub fn score(&self, pairs: &Pairs) -> Tensor {
+        let pairs = self.normalised(pairs);
+        let Some(dense) = &self.dense else {
+            return tch::no_grad(|| self.logits(&pairs.features, pairs.choice.as_ref()));
+        };
+        let mut trace = Trace::default();
+        dense.forward(slice(&self.flat.weights), slice(&pairs.features), pairs.len(), &mut trace);
+        let logits = Tensor::from_slice(trace.output()).view([-1, dense.outputs() as i64]);
+        match &pairs.choice {
+            Some(choice) => logits.gather(1, choice, false).squeeze_dim(1),
+            None => logits.squeeze_dim(1),
+        }
+    }
+
+    /// One step on as many pairs of both sides, standardised already; returns accuracies and mean logits on expert and
+    /// policy.
+    ///
+    /// # Errors
+    /// A gradient that is not finite.
+    pub fn improve(
+        &mut self,
+        real: &Pairs,
+        generated: &Pairs,
+        objective: &Objective,
+        learning_rate: f64,
+        rng: &mut Stream,
+        log: &mut Log,
+    ) -> Result<[f64; 4]> {
+        let losses = match self.fused_gradient(real, generated, objective, rng, log) {
+            Some(losses) => losses,
+            None => self.gradient(real, generated, objective, rng, log)?,
+        };
+        let norm = self.flat.gradient_norm();
+        if !norm.is_finite() {
+            let batch = [("expert", real), ("policy", generated)];
+            let batch = batch.map(|(name, pairs)| (name.into(), pairs.features.copy()));
+            return Err(self.flat.diverged("the discriminator", batch.into()));
+        }
+        self.adam.update(&mut self.flat, learning_rate);
+        let ([accuracy_expert, accuracy_policy], [logit_expert, logit_policy]) =
+            (losses.accuracy, losses.logit);
+        log.scalar("loss", losses.loss);
+        log.scalar("accuracy_expert", accuracy_expert);
+        log.scalar("accuracy_policy", accuracy_policy);
+        log.scalar("logit_expert", logit_expert);
+        log.scalar("logit_policy", logit_policy);
+        log.scalar("entropy", losses.entropy);
+        log.scalar("gradient_norm", norm);
+        Ok([accuracy_expert, accuracy_policy, logit_expert, logit_policy])
+    }
+
+    /// The loss's gradient without autograd, where weights are not normalised and actions do not choose what is
+    /// penalised.
+    pub fn fused_gradient(
+        &mut self,
+        real: &Pairs,
+        generated: &Pairs,
+        objective: &Objective,
+        rng: &mut Stream,
+        log: &mut Log,
+    ) -> Option<DiscriminatorLosses> {
+        let penalised = objective.gradient_penalty > 0.0;
+        let dense = self.dense.as_ref().filter(|_| !penalised || !self.per_action)?;
+        let features = Tensor::cat(&[&real.features, &generated.features], 0);
+        let choice = real.choice.as_ref().zip(generated.choice.as_ref());
+        let choice = choice.map(|(real, generated)| Tensor::cat(&[real, generated], 0));
+        let batch = DiscriminatorBatch {
+            features: slice(&features),
+            choice: choice.as_ref().map(slice),
+            weight: real.weight.as_ref().map(slice),
+            rows: 2 * real.len(),
+        };
+        let Flat { weights, gradient, .. } = &mut self.flat;
+        let (weights, gradient) = (slice(weights), slice_mut(gradient));
+        let (smoothing, bonus) = (objective.label_smoothing, objective.entropy_bonus);
+        let losses =
+            discriminator_gradient(dense, weights, gradient, &batch, smoothing, bonus, &mut self.trace);
+        if penalised {
+            let mix = rng.uniforms(&[real.len() as i64, 1]);
+            let between = generated.features.lerp_tensor(&real.features, &mix).contiguous();
+            let pull = (objective.gradient_penalty, objective.gradient_penalty_target);
+            let rows = (slice(&between), real.len());
+            log.scalar("gradient_penalty", dense.penalty(weights, gradient, rows, pull, &mut self.penalty));
+        }
+        Some(losses)
+    }
+
+    /// The loss's gradient by autograd, for everything else.
+    pub fn gradient(
+        &mut self,
+        real: &Pairs,
+        generated: &Pairs,
+        objective: &Objective,
+        rng: &mut Stream,
+        log: &mut Log,
+    ) -> Result<DiscriminatorLosses> {
+        let matrices = self.mlp.layers.iter().chain([&self.out]);
+        for (layer, u) in matrices.zip(&mut self.singular) {
+            power_iteration(self.flat.get(layer.weight), u);
+        }
+        let expert_logits = self.logits(&real.features, real.choice.as_ref());
+        let policy_logits = self.logits(&generated.features, generated.choice.as_ref());
+        let (weight, smoothing) = (real.weight.as_ref(), objective.label_smoothing);
+        let loss = weighted_discriminator_loss(&expert_logits, weight, &policy_logits, smoothing);
+        let entropy = bernoulli_entropy(&expert_logits) + bernoulli_entropy(&policy_logits);
+        let mut total = &loss - &entropy * objective.entropy_bonus;
+        if objective.gradient_penalty > 0.0 {
+            let mix = rng.uniforms(&[real.len() as i64, 1]);
+            // Between two per-action pairs the expert's action counts: half an action has no logit.
+            let f = |x: &Tensor| self.logits(x, real.choice.as_ref());
+            let target = objective.gradient_penalty_target;
+            let penalty = gradient_penalty(f, &real.features, &generated.features, &mix, target)?;
+            log.scalar("gradient_penalty", penalty.double_value(&[]));
+            total += penalty * objective.gradient_penalty;
+        }
+        self.flat.backward(&total)?;
+        let mean = |x: &Tensor| x.mean(Kind::Float).double_value(&[]);
+        Ok(DiscriminatorLosses {
+            loss: loss.double_value(&[]),
+            entropy: entropy.double_value(&[]) / 2.0,
+            accuracy: [accuracy(&expert_logits, true), accuracy(&policy_logits, false)],
+            logit: [mean(&expert_logits), mean(&policy_logits)],
+        })
+    }
+
+    /// Saves or restores everything that changes.
+    pub fn state(&mut self, state: &mut State) -> Result<()> {
+        self.flat.state(state)?;
+        state.scope("adam", |state| self.adam.state(state))?;
+        for (i, u) in self.singular.iter_mut().enumerate() {
+            state.tensor(&format!("singular{i}"), u)?;
+        }
+        match &mut self.normaliser {
+            Some(normaliser) => state.scope("normaliser", |state| normaliser.state(state)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Actions `[B, …]` as input: choices one-hot, floats clipped to their bounds.
+fn executed(space: &Space, action: &Tensor) -> Tensor {
+    match space {
+        Space::Box { low, high, .. } => {
+            let bound = |b: &[f64]| Tensor::from_slice(&b.iter().map(|&x| x as f32).collect::<Vec<f32>>());
+            action.reshape([-1, low.len() as i64]).clamp_tensor(Some(bound(low)), Some(bound(high)))
+        }
+        Space::Fields(fields) => {
+            let parts = fields.iter().map(|field| executed(&field.space, &field_of(action, field)));
+            Tensor::cat(&parts.collect::<Vec<_>>(), 1)
+        }
+        choices => features_of(choices, action),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn reward_forms_by_hand() {
+        let x = Tensor::from_slice(&[0.0f32, 3f32.ln(), 1000.0, -1000.0]);
+        let close = |form: RewardForm, wanted: [f64; 4]| {
+            for (i, wanted) in wanted.into_iter().enumerate() {
+                assert!((form.reward(&x).double_value(&[i as i64]) - wanted).abs() < 1e-4, "{form:?} {i}");
+            }
+        };
+        // D = ½ and ¾, and logits where log(1 − σ(x)) would be infinite.
+        close(RewardForm::Positive, [2f64.ln(), 4f64.ln(), 1000.0, 0.0]);
+        close(RewardForm::Negative, [-(2f64.ln()), 0.75f64.ln(), 0.0, -1000.0]);
+        close(RewardForm::Logit, [0.0, 3f64.ln(), 1000.0, -1000.0]);
+    }
+}
