@@ -109,6 +109,27 @@ fn ppo_swings_the_pendulum_up() {
 }
 
 #[test]
+fn trpo_solves_the_papers_cartpole() {
+    let _cores = alone();
+    let place = Place::new();
+    train(&place, "trpo-cartpole", "trpo/cartpole --set run.total_steps=100_000", 3);
+    for (seed, reached) in returns(&place, "trpo-cartpole", 3, "").iter().enumerate() {
+        assert!(*reached >= 190.0, "seed {seed}: {reached}");
+    }
+}
+
+/// The paper's own settings. Survival alone explains this return; `imago reproduce` has the controls.
+#[test]
+fn the_papers_gail_imitates_20_pairs() {
+    let _cores = alone();
+    let place = Place::new();
+    train(&place, "original", "gail/original-cartpole --set run.total_steps=300_000", 3);
+    for (seed, reached) in returns(&place, "original", 3, "").iter().enumerate() {
+        assert!(*reached >= 190.0, "seed {seed}: {reached}");
+    }
+}
+
+#[test]
 fn gail_imitates_25_pairs() {
     let _cores = alone();
     let place = Place::new();

@@ -3,12 +3,13 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use imago::Stream;
-use imago::nn::{ActorCritic, BoxHead, PolicySpec, TorsoSpec};
+use imago::nn::{ActorCritic, BoxHead, PolicySpec, Snapshot, TorsoSpec};
 use imago::rollout::{Collector, CollectorSpec};
 use imago::run::{Log, Train};
 use imago::signal::{Extrinsic, Signals, Stacked, ValueHead, When};
-use imago_agents::{Agent, Evaluation, Ppo, PpoConfig};
+use imago_agents::{Agent, Evaluation, Learner, Ppo, PpoConfig, Trpo, TrpoConfig};
 use imago_envs::{Each, Env, Leaf, LeafMut, Space, Step, VecEnv};
+use tch::{Kind as Number, Tensor};
 
 /// The probe environments: one observation (a sign), two actions, a known best return.
 #[derive(Clone)]
@@ -83,7 +84,18 @@ fn spec(normalise: bool) -> PolicySpec {
     }
 }
 
-fn agent(kind: Kind, seed: u64) -> Agent {
+fn ppo(policy: ActorCritic) -> Box<dyn Learner> {
+    let config = PpoConfig { learning_rate: 3e-3, minibatch_size: 64, ..Default::default() };
+    Box::new(Ppo::new(config, policy))
+}
+
+fn trpo(policy: ActorCritic) -> Box<dyn Learner> {
+    let config =
+        TrpoConfig { max_kl: 0.03, curvature_share: 1.0, value_horizon: Some(2), ..Default::default() };
+    Box::new(Trpo::new(config, policy, &mut Stream::new(0, "value", 0, 0)).unwrap())
+}
+
+fn agent(kind: Kind, seed: u64, learner: fn(ActorCritic) -> Box<dyn Learner>) -> Agent {
     let policy = spec(true);
     let collecting = CollectorSpec {
         policy: policy.clone(),
@@ -95,9 +107,7 @@ fn agent(kind: Kind, seed: u64) -> Agent {
         random_rollouts: 0,
     };
     let collector = Collector::new(collecting, vec![probes(kind, 8)]).unwrap();
-    let config = PpoConfig { learning_rate: 3e-3, minibatch_size: 64, ..Default::default() };
-    let policy = ActorCritic::new(policy, &mut Stream::new(seed, "init", 0, 0)).unwrap();
-    let learner = Box::new(Ppo::new(config, policy));
+    let learner = learner(ActorCritic::new(policy, &mut Stream::new(seed, "init", 0, 0)).unwrap());
     let signals = Signals {
         stack: vec![Stacked::new("task", Box::new(Extrinsic), When::AfterPolicy)],
         heads: vec![ValueHead { discount: 0.99, episodic: true }],
@@ -115,23 +125,50 @@ fn agent(kind: Kind, seed: u64) -> Agent {
 
 #[test]
 fn solves_the_probe_environments() {
-    for kind in [Kind::Match, Kind::Delayed] {
-        for seed in 0..3 {
-            let mut agent = agent(kind, seed);
-            let mut log = Log::in_memory();
-            while agent.step() < 5_120 {
-                agent.iterate(&mut log).unwrap();
+    for learner in [ppo, trpo] {
+        for kind in [Kind::Match, Kind::Delayed] {
+            for seed in 0..3 {
+                let mut agent = agent(kind, seed, learner);
+                let mut log = Log::in_memory();
+                while agent.step() < 5_120 {
+                    agent.iterate(&mut log).unwrap();
+                }
+                assert_eq!(agent.evaluate(&mut log).unwrap(), Some(1.0));
             }
-            assert_eq!(agent.evaluate(&mut log).unwrap(), Some(1.0));
         }
     }
+}
+
+/// Kullback–Leibler divergence of the policies before and after each iteration, over what was seen.
+#[test]
+fn a_trust_region_is_kept() {
+    let mut agent = agent(Kind::Delayed, 0, trpo);
+    let seen = Tensor::from_slice2(&[[1f32, 0.0], [-1.0, 0.0], [1.0, 1.0], [-1.0, 1.0]]);
+    let mut moved = 0.0;
+    for _ in 0..10 {
+        // The statistics of the observations move after the step: the policy under the old ones is what counts.
+        let old = agent.policy().snapshot();
+        let mut before = ActorCritic::new(spec(true), &mut Stream::new(0, "any", 0, 0)).unwrap();
+        before.restore(&old).unwrap();
+        agent.iterate(&mut Log::in_memory()).unwrap();
+        let mut after = ActorCritic::new(spec(true), &mut Stream::new(0, "any", 0, 0)).unwrap();
+        let new = Snapshot { normaliser: old.normaliser, ..agent.policy().snapshot() };
+        after.restore(&new).unwrap();
+        let [p, q] = [&before, &after].map(|policy| policy.forward(&seen).0);
+        assert!(p.kl(&p).abs().max().double_value(&[]) < 1e-6, "0 before");
+        // The wall is twice 0.03 in the mean over a rollout in which the states are about equally frequent.
+        let kl = p.kl(&q).mean(Number::Float).double_value(&[]);
+        assert!((0.0..0.09).contains(&kl), "{kl}");
+        moved += kl;
+    }
+    assert!(moved > 0.03, "{moved}");
 }
 
 /// Stored log-probabilities and values are those of the policy and the statistics that acted: the first ratio
 /// of an update is 1, whatever the normaliser has been through.
 #[test]
 fn what_was_stored_is_what_the_policy_says_before_its_update() {
-    let mut agent = agent(Kind::Delayed, 0);
+    let mut agent = agent(Kind::Delayed, 0, ppo);
     for _ in 0..3 {
         agent.iterate(&mut Log::in_memory()).unwrap();
     }
@@ -157,7 +194,7 @@ fn what_was_stored_is_what_the_policy_says_before_its_update() {
 #[test]
 fn evaluation_does_not_disturb_training() {
     let trained = |evaluate: bool| {
-        let mut agent = agent(Kind::Match, 4);
+        let mut agent = agent(Kind::Match, 4, ppo);
         let mut log = Log::in_memory();
         for _ in 0..3 {
             agent.iterate(&mut log).unwrap();

@@ -4,10 +4,11 @@ use crate::nearest::nearest;
 use anyhow::{Result, bail};
 
 /// Built-in recipes: name and text.
-pub const RECIPES: [(&str, &str); 17] = [
+pub const RECIPES: [(&str, &str); 19] = [
     ("bc/cartpole", include_str!("../recipes/bc/cartpole.toml")),
     ("dac/hopper", include_str!("../recipes/dac/hopper.toml")),
     ("gail/cartpole", include_str!("../recipes/gail/cartpole.toml")),
+    ("gail/original-cartpole", include_str!("../recipes/gail/original-cartpole.toml")),
     ("ppo/cartpole", include_str!("../recipes/ppo/cartpole.toml")),
     ("ppo/doom-basic", include_str!("../recipes/ppo/doom-basic.toml")),
     ("ppo/doom-dense", include_str!("../recipes/ppo/doom-dense.toml")),
@@ -22,12 +23,15 @@ pub const RECIPES: [(&str, &str); 17] = [
     ("ppo/rooms-sparse", include_str!("../recipes/ppo/rooms-sparse.toml")),
     ("sac/hopper", include_str!("../recipes/sac/hopper.toml")),
     ("sac/pendulum", include_str!("../recipes/sac/pendulum.toml")),
+    ("trpo/cartpole", include_str!("../recipes/trpo/cartpole.toml")),
 ];
 
-/// Built-in demonstrations, as `builtin:NAME` in recipes, recorded with `imago record`: ten episodes of the expert that
-/// `imago train ppo/cartpole --set env.id=seals/CartPole-v0` gives; every 20th pair of four episodes (return 3,657) of
-/// that which `imago train ppo/hopper --set run.total_steps=1_000_000 --set rollout.steps=512` has after 500,000 steps.
-pub const DEMOS: [(&str, &[u8]); 2] = [
+/// Built-in demonstrations, as `builtin:NAME` in recipes, recorded with `imago record`: ten episodes of the experts that
+/// `imago train ppo/cartpole --set env.id=seals/CartPole-v0` and `imago train trpo/cartpole` give, the latter with
+/// `--stochastic` as in the GAIL paper; every 20th pair of four episodes (return 3,657) of that which
+/// `imago train ppo/hopper --set run.total_steps=1_000_000 --set rollout.steps=512` has after 500,000 steps.
+pub const DEMOS: [(&str, &[u8]); 3] = [
+    ("cartpole-v0", include_bytes!("../recipes/demos/cartpole-v0.demos")),
     ("hopper", include_bytes!("../recipes/demos/hopper.demos")),
     ("seals-cartpole", include_bytes!("../recipes/demos/seals-cartpole.demos")),
 ];
