@@ -3,11 +3,21 @@
 use crate::program::Place;
 use std::time::Instant;
 
-const RECIPES: [&str; 6] =
-    ["bc/cartpole", "gail/cartpole", "ppo/cartpole", "ppo/pendulum", "ppo/rooms-dense", "ppo/rooms-sparse"];
+const RECIPES: [&str; 9] = [
+    "bc/cartpole",
+    "gail/cartpole",
+    "gail/original-cartpole",
+    "ppo/cartpole",
+    "ppo/pendulum",
+    "ppo/rooms-dense",
+    "ppo/rooms-sparse",
+    "sac/pendulum",
+    "trpo/cartpole",
+];
 
 /// Recipes that need an extra.
-const GAMES: [(&str, &str); 8] = [
+const GAMES: [(&str, &str); 10] = [
+    ("dac/hopper", "mujoco"),
     ("ppo/doom-basic", "doom"),
     ("ppo/doom-dense", "doom"),
     ("ppo/halfcheetah-seals", "mujoco"),
@@ -16,6 +26,7 @@ const GAMES: [(&str, &str); 8] = [
     ("ppo/mario", "mario"),
     ("ppo/minigrid-empty", "minigrid"),
     ("ppo/pong", "atari"),
+    ("sac/hopper", "mujoco"),
 ];
 
 #[test]
