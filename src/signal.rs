@@ -263,7 +263,8 @@ impl Signals {
     pub fn update(&mut self, when: When, batch: &Batch, now: Moment, log: &mut Log) -> Result<()> {
         for (i, stacked) in self.stack.iter_mut().enumerate().filter(|(_, stacked)| stacked.update == when) {
             let mut rng = Stream::new(now.seed, "signal", i as u64, now.iteration);
-            log.scope(&stacked.name, |log| stacked.signal.update(batch, &mut rng, log))?;
+            log.scope(&stacked.name, |log| stacked.signal.update(batch, &mut rng, log))
+                .map_err(|error| error.of_signal(&stacked.name))?;
         }
         Ok(())
     }
@@ -282,7 +283,8 @@ impl Signals {
             for update in (before..before + times).filter(|_| size > 0) {
                 let mut rng = Stream::new(now.seed, "signal sample", i as u64, update);
                 let sample = draw(size, &mut rng);
-                log.scope(&stacked.name, |log| stacked.signal.update_on_sample(&sample, &mut rng, log))?;
+                log.scope(&stacked.name, |log| stacked.signal.update_on_sample(&sample, &mut rng, log))
+                    .map_err(|error| error.of_signal(&stacked.name))?;
             }
         }
         Ok(())

@@ -112,7 +112,7 @@ fn ppo_swings_the_pendulum_up() {
 fn trpo_solves_the_papers_cartpole() {
     let _cores = alone();
     let place = Place::new();
-    train(&place, "trpo-cartpole", "trpo/cartpole --set run.total_steps=100_000", 3);
+    train(&place, "trpo-cartpole", "trpo/cartpole --set run.total_steps=200_000", 3);
     for (seed, reached) in returns(&place, "trpo-cartpole", 3, "").iter().enumerate() {
         assert!(*reached >= 190.0, "seed {seed}: {reached}");
     }

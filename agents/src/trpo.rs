@@ -34,7 +34,7 @@ pub struct TrpoConfig {
     /// Iterations of conjugate gradients.
     #[schemars(range(min = 1))]
     pub cg_iterations: usize,
-    /// Share of the rollout, drawn with replacement, over which the policy's curvature is measured.
+    /// Share of the rollout, drawn with replacement, over which curvatures are measured.
     #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
     pub curvature_share: f64,
     /// How often a step is halved until it is accepted.
@@ -173,6 +173,12 @@ impl Trpo {
         }))
     }
 
+    /// Some of `count` rows.
+    fn sample(&self, count: i64, rng: &mut Stream) -> Tensor {
+        let share = (count as f64 * self.config.curvature_share).ceil() as usize;
+        rng.indices(count as usize, share.clamp(1, count as usize))
+    }
+
     /// One step of the policy on the rows `valid` of a rollout.
     fn improve(
         &mut self,
@@ -187,9 +193,7 @@ impl Trpo {
             (pick(&rollout.flat_action()), rollout.flat_action_mask().map(|mask| pick(&mask)));
         let advantage = pick(advantage);
         let advantage = (&advantage - advantage.mean(Kind::Float)) / (advantage.std(false) + 1e-8);
-        let count = valid.size()[0] as usize;
-        let sampled = ((count as f64 * self.config.curvature_share).ceil() as usize).clamp(1, count);
-        let sample = rng.indices(count, sampled);
+        let sample = self.sample(valid.size()[0], rng);
         let [seen, few] = [&observation, &observation.index_select(0, &sample)].map(Tensor::shallow_clone);
         let few_masks = mask.as_ref().map(|mask| mask.index_select(0, &sample));
         let distribution = |policy: &ActorCritic, few_rows: bool| match few_rows {
@@ -243,7 +247,7 @@ impl Learner for Trpo {
         let (values, input) = timed(Phase::Update, || {
             let (values, input) = self.values(&rollout)?;
             let advantage = self.advantage(&rollout, &reward[0], &values, self.config.gae_lambda);
-            let mut rng = Stream::new(now.seed, "curvature", 0, now.iteration);
+            let mut rng = Stream::new(now.seed, "policy's curvature", 0, now.iteration);
             let step = self.improve(&rollout, &advantage, &valid, &mut rng)?;
             log.scalar("policy/kl", step.divergence);
             log.scalar("policy/improvement", step.improvement);
@@ -269,7 +273,9 @@ impl Learner for Trpo {
             let pick = |x: &Tensor| x.index_select(0, &valid);
             let region = self.config.region(self.config.value_max_change);
             let (input, returns) = (pick(&input), pick(&returns));
-            let step = self.value.fit(&input, &returns, &region)?;
+            let mut rng = Stream::new(now.seed, "values' curvature", 0, now.iteration);
+            let sample = self.sample(valid.size()[0], &mut rng);
+            let step = self.value.fit(&input, &returns, &sample, &region)?;
             log.scalar("value/change", step.divergence);
             log.scalar("value/improvement", step.improvement);
             log.scalar("value/accepted", f64::from(u8::from(step.accepted)));

@@ -37,20 +37,27 @@ impl ValueFunction {
     }
 
     /// One step towards `returns`, `[B]`: natural gradient of −mean (V − R)², the mean squared change of V being the
-    /// divergence. Both in units of the returns' running standard deviation.
+    /// divergence, whose curvature is measured in the rows `sample`. Both in units of the returns' running standard
+    /// deviation.
     ///
     /// # Errors
     /// Numbers that are not finite.
-    pub fn fit(&mut self, input: &Tensor, returns: &Tensor, region: &TrustRegion) -> Result<Step> {
+    pub fn fit(
+        &mut self,
+        input: &Tensor,
+        returns: &Tensor,
+        sample: &Tensor,
+        region: &TrustRegion,
+    ) -> Result<Step> {
         self.scale.update(&returns.unsqueeze(1));
         let wanted = self.scale.normalise(&returns.unsqueeze(1)).squeeze_dim(1);
         let before = tch::no_grad(|| self.standardised(input));
         let distance = |a: &Tensor, b: &Tensor| (a - b).square().mean(Kind::Float);
-        let changed = |value: &Self| distance(&value.standardised(input), &before);
+        let (few, few_before) = (input.index_select(0, sample), before.index_select(0, sample));
         let problem = Problem {
             objective: &|value: &Self| -distance(&value.standardised(input), &wanted),
-            divergence: &changed,
-            curvature: &changed,
+            divergence: &|value: &Self| distance(&value.standardised(input), &before),
+            curvature: &|value: &Self| distance(&value.standardised(&few), &few_before),
         };
         region.step(self, |value| &mut value.flat, &problem)
     }
@@ -88,10 +95,11 @@ mod tests {
         let error = |value: &ValueFunction| {
             ((value.values(&input) - &returns).square().mean(Kind::Float).double_value(&[])).sqrt()
         };
-        value.fit(&input, &returns, &region).unwrap();
+        let all = Tensor::arange(400, (Kind::Int64, tch::Device::Cpu));
+        value.fit(&input, &returns, &all, &region).unwrap();
         let first = error(&value);
         for _ in 0..200 {
-            let step = value.fit(&input, &returns, &region).unwrap();
+            let step = value.fit(&input, &returns, &all, &region).unwrap();
             assert!(step.divergence <= 2.0 * region.max_divergence || !step.accepted, "{step:?}");
         }
         let last = error(&value);

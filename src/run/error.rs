@@ -108,6 +108,16 @@ impl Error {
         Error::NonFinite { what: what.into(), batch: DumpedBatch::new(batch) }
     }
 
+    /// Says whose number it was that is not finite.
+    pub(crate) fn of_signal(self, name: &str) -> Error {
+        match self {
+            Error::NonFinite { what, batch } => {
+                Error::NonFinite { what: format!("signal `{name}`: {what}"), batch }
+            }
+            other => other,
+        }
+    }
+
     /// Whether the fault lies in what the user gave, so that the program exits with 2 and not 1.
     pub fn bad_input(&self) -> bool {
         match self {
