@@ -224,6 +224,7 @@ pub struct Running {
     child: Child,
     stdout: std::fs::File,
     stderr: std::fs::File,
+    /// When somebody last began to wait for something.
     begun: Instant,
 }
 
@@ -236,6 +237,7 @@ impl Running {
     /// Waits until `condition` holds; fails if the program ends before.
     #[track_caller]
     pub fn until(&mut self, what: &str, condition: impl Fn() -> bool) {
+        self.begun = Instant::now();
         while !condition() {
             let ended = !self.goes_on();
             // It may have come true just before the end.
@@ -279,6 +281,7 @@ impl Running {
     /// Waits for its end.
     #[track_caller]
     pub fn end(mut self) -> Output {
+        self.begun = Instant::now();
         while self.goes_on() {
             self.check_patience("its end");
             std::thread::sleep(Duration::from_millis(2));
