@@ -226,6 +226,34 @@ impl Stacked {
             scale: Scale::default(),
         }
     }
+
+    /// Its rewards in the shape of the lead, finite, or their signs; neither scaled nor weighted.
+    fn reward(&mut self, batch: &Batch) -> Result<Tensor> {
+        let reward = tch::no_grad(|| self.signal.reward(batch))?.contiguous();
+        let shape = batch.reward.size();
+        if reward.kind() != Kind::Float || reward.size() != shape {
+            return Err(Error::Invalid(format!(
+                "signal `{}` gave rewards of kind {:?} and shape {:?}; this batch needs Float of {shape:?}",
+                self.name,
+                reward.kind(),
+                reward.size()
+            )));
+        }
+        if !slice::<f32>(&reward).iter().all(|r| r.is_finite()) {
+            let mut tensors = batch.tensors();
+            tensors.push((format!("{}/reward", self.name), reward));
+            return Err(Error::non_finite(format!("the reward of signal `{}`", self.name), tensors));
+        }
+        Ok(if self.sign { reward.sign() } else { reward })
+    }
+
+    /// Adds `reward`, scaled, clipped and weighted, to `sum`.
+    fn add(&self, reward: &Tensor, scale: f64, progress: f64, sum: &mut Tensor) {
+        let (weight, scale) = (self.weight.at(progress) as f32, scale as f32);
+        let clip = self.clip.map_or(f32::INFINITY, |clip| clip as f32);
+        let pairs = slice_mut::<f32>(sum).iter_mut().zip(slice::<f32>(reward));
+        pairs.for_each(|(sum, &r)| *sum += weight * (r * scale).clamp(-clip, clip));
+    }
 }
 
 /// What the rewards of one value head have in common.
@@ -298,32 +326,8 @@ impl Signals {
     pub fn score(&mut self, sample: &Batch, progress: f64) -> Result<Tensor> {
         let mut sum = Tensor::zeros([sample.len()], (Kind::Float, Device::Cpu));
         for stacked in &mut self.stack {
-            let reward = tch::no_grad(|| stacked.signal.reward(sample))?.contiguous();
-            if reward.kind() != Kind::Float || reward.size() != [sample.len()] {
-                return Err(Error::Invalid(format!(
-                    "signal `{}` gave rewards of kind {:?} and shape {:?}; a sample needs Float of [{}]",
-                    stacked.name,
-                    reward.kind(),
-                    reward.size(),
-                    sample.len()
-                )));
-            }
-            if !slice::<f32>(&reward).iter().all(|r| r.is_finite()) {
-                let mut tensors = sample.tensors();
-                tensors.push((format!("{}/reward", stacked.name), reward));
-                let what = format!("the reward of signal `{}`", stacked.name);
-                return Err(Error::non_finite(what, tensors));
-            }
-            let weight = stacked.weight.at(progress) as f32;
-            let clip = stacked.clip.map_or(f32::INFINITY, |clip| clip as f32);
-            let sign = stacked.sign;
-            let scored = |r: f32| match sign {
-                true if r == 0.0 => 0.0,
-                true => r.signum(),
-                false => r,
-            };
-            let pairs = slice_mut::<f32>(&mut sum).iter_mut().zip(slice::<f32>(&reward));
-            pairs.for_each(|(sum, &r)| *sum += weight * scored(r).clamp(-clip, clip));
+            let reward = stacked.reward(sample)?;
+            stacked.add(&reward, 1.0, progress, &mut sum);
         }
         Ok(sum)
     }
@@ -334,63 +338,45 @@ impl Signals {
     /// # Errors
     /// A signal's own; a NaN names the signal.
     pub fn rewards(&mut self, batch: &Batch, progress: f64, log: &mut Log) -> Result<Vec<Tensor>> {
+        self.rewards_of(batch, progress, Some(log))
+    }
+
+    /// As [`Signals::rewards`], of a rollout that has been scored before: the signals may think otherwise now.
+    /// Statistics stand still, nothing is logged.
+    ///
+    /// # Errors
+    /// As for [`Signals::rewards`].
+    pub fn rewards_again(&mut self, batch: &Batch, progress: f64) -> Result<Vec<Tensor>> {
+        self.rewards_of(batch, progress, None)
+    }
+
+    /// With a log the rewards are new: statistics take them in.
+    fn rewards_of(&mut self, batch: &Batch, progress: f64, mut log: Option<&mut Log>) -> Result<Vec<Tensor>> {
         let Lead::Time { steps, envs } = batch.lead else {
             return Err(Error::Invalid("a stack of signals scores rollouts, not single transitions".into()));
         };
         let zeros = || Tensor::zeros([steps, envs], (Kind::Float, Device::Cpu));
         let mut heads: Vec<Tensor> = self.heads.iter().map(|_| zeros()).collect();
         for stacked in &mut self.stack {
-            let mut reward = tch::no_grad(|| stacked.signal.reward(batch))?.contiguous();
-            if reward.kind() != Kind::Float || reward.size() != [steps, envs] {
-                return Err(Error::Invalid(format!(
-                    "signal `{}` gave rewards of kind {:?} and shape {:?}; a rollout needs Float of [{steps}, {envs}]",
-                    stacked.name,
-                    reward.kind(),
-                    reward.size()
-                )));
+            let reward = stacked.reward(batch)?;
+            if let Some(log) = &mut log {
+                let mean = reward.masked_select(&batch.valid).mean(Kind::Float).double_value(&[]);
+                // Of no valid row there is none.
+                if mean.is_finite() {
+                    log.scalar(&format!("{}/reward_mean", stacked.name), mean);
+                }
+                stacked.scale.update(stacked.normalise, &reward, batch, &self.heads[stacked.value_head]);
+                if stacked.normalise != RewardNorm::None {
+                    log.scalar(&format!("{}/reward_deviation", stacked.name), stacked.scale.deviation());
+                }
             }
-            if !slice::<f32>(&reward).iter().all(|r| r.is_finite()) {
-                let mut tensors = batch.tensors();
-                tensors.push((format!("{}/reward", stacked.name), reward));
-                let what = format!("the reward of signal `{}`", stacked.name);
-                return Err(Error::non_finite(what, tensors));
-            }
-            if stacked.sign {
-                reward = reward.sign();
-            }
-            let mean = reward.masked_select(&batch.valid).mean(Kind::Float).double_value(&[]);
-            // Of no valid row there is none.
-            if mean.is_finite() {
-                log.scalar(&format!("{}/reward_mean", stacked.name), mean);
-            }
-            stacked.scale.update(stacked.normalise, &reward, batch, &self.heads[stacked.value_head]);
             let scale = match stacked.normalise {
                 RewardNorm::None => 1.0,
-                _ => {
-                    log.scalar(&format!("{}/reward_deviation", stacked.name), stacked.scale.deviation());
-                    1.0 / stacked.scale.deviation()
-                }
+                _ => 1.0 / stacked.scale.deviation(),
             };
-            let (weight, scale) = (stacked.weight.at(progress) as f32, scale as f32);
-            let clip = stacked.clip.map_or(f32::INFINITY, |clip| clip as f32);
-            let sum = slice_mut::<f32>(&mut heads[stacked.value_head]);
-            sum.iter_mut()
-                .zip(slice::<f32>(&reward))
-                .for_each(|(sum, r)| *sum += weight * (r * scale).clamp(-clip, clip));
+            stacked.add(&reward, scale, progress, &mut heads[stacked.value_head]);
         }
         Ok(heads)
-    }
-
-    /// As [`Signals::rewards`], of a rollout that has been scored before: the signals may think otherwise now, and
-    /// statistics stand still.
-    ///
-    /// # Errors
-    /// As for [`Signals::rewards`].
-    pub fn rewards_again(&mut self, batch: &Batch, progress: f64) -> Result<Vec<Tensor>> {
-        let scales: Vec<Scale> = self.stack.iter().map(|stacked| stacked.scale.clone()).collect();
-        let rewards = self.rewards(batch, progress, &mut Log::in_memory());
-        self.stack.iter_mut().zip(scales).for_each(|(stacked, scale)| stacked.scale = scale);
-        rewards
     }
 
     /// Saves or restores every signal under its name.

@@ -163,9 +163,7 @@ impl Experience {
         log: &mut Log,
     ) -> Result<u64> {
         let spec = &policy.spec;
-        if let Some(field) = rollout.first_non_finite(&spec.observation, &spec.action) {
-            return Err(Error::non_finite(format!("the rollout's {field}"), rollout.tensors()));
-        }
+        rollout.check_finite(&spec.observation, &spec.action)?;
         timed(Phase::Update, || self.replay.push(rollout))?;
         let steps = rollout.len() as u64;
         self.steps += steps;
@@ -201,6 +199,24 @@ impl Experience {
         let reward = timed(Phase::Signals, || signals.score(&sample.batch, now.progress))?;
         timed(Phase::Update, || self.fill(policy, &sample, &reward, to));
         Ok(rng)
+    }
+
+    /// After the updates: statistics of the observations, and the signals whose moment that is.
+    ///
+    /// # Errors
+    /// A signal's own.
+    pub fn conclude(
+        &self,
+        policy: &mut ActorCritic,
+        rollout: &Batch,
+        signals: &mut Signals,
+        now: Moment,
+        log: &mut Log,
+    ) -> Result<()> {
+        if policy.normaliser.is_some() {
+            policy.update_normaliser(&rollout.gather_observation(&rollout.valid_index()));
+        }
+        timed(Phase::Signals, || signals.update(When::AfterPolicy, rollout, now, log))
     }
 
     fn fill(&self, policy: &ActorCritic, sample: &Sample, reward: &Tensor, to: &mut Minibatch) {

@@ -32,6 +32,4 @@ pub use ppo::{Ppo, PpoConfig};
 pub use replay::{Replay, Sample};
 pub use sac::{Sac, SacConfig};
 pub use td3::{Td3, Td3Config};
-pub use trpo::{Trpo, TrpoConfig, surrogate};
-pub use trust_region::{Problem, Step, TrustRegion, conjugate_gradient};
-pub use value::ValueFunction;
+pub use trpo::{Trpo, TrpoConfig};

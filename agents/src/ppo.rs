@@ -364,9 +364,7 @@ impl Learner for Ppo {
 
     fn learn(&mut self, rollout: Batch, signals: &mut Signals, now: Moment, log: &mut Log) -> Result<()> {
         let spec = &self.policy.spec;
-        if let Some(field) = rollout.first_non_finite(&spec.observation, &spec.action) {
-            return Err(Error::non_finite(format!("the rollout's {field}"), rollout.tensors()));
-        }
+        rollout.check_finite(&spec.observation, &spec.action)?;
         let rewards = timed(Phase::Signals, || {
             signals.update(When::BeforeReward, &rollout, now, log)?;
             signals.rewards(&rollout, now.progress, log)

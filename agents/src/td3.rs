@@ -10,7 +10,7 @@ use imago::nn::{ActorCritic, Adam, BoxHead, Dense, Flat, Trace};
 use imago::rollout::Batch;
 use imago::run::profile::{Phase, timed};
 use imago::run::{Log, State};
-use imago::signal::{Moment, Signals, When};
+use imago::signal::{Moment, Signals};
 use imago::{Error, Result, Stream};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -215,10 +215,7 @@ impl Learner for Td3 {
             let mut rng = self.experience.draw(&self.policy, signals, now, &mut self.scratch.minibatch)?;
             timed(Phase::Update, || self.update(&mut rng, log))?;
         }
-        if self.policy.normaliser.is_some() {
-            self.policy.update_normaliser(&rollout.gather_observation(&rollout.valid_index()));
-        }
-        timed(Phase::Signals, || signals.update(When::AfterPolicy, &rollout, now, log))
+        self.experience.conclude(&mut self.policy, &rollout, signals, now, log)
     }
 
     fn state(&mut self, state: &mut State) -> Result<()> {

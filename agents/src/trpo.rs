@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-/// Settings of [`Trpo`]. Defaults are those of Ho & Ermon's code.
+/// Settings of [`Trpo`]. Defaults are those of Ho & Ermon's code, but that a time limit is no end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrpoConfig {
@@ -41,7 +41,8 @@ pub struct TrpoConfig {
     pub backtracks: usize,
     /// Take no step if none is accepted; the original takes the shortest one that it has tried.
     pub restore_on_failure: bool,
-    /// Mean squared change, in standard deviations of the returns, that a step of the value function aims at.
+    /// Mean squared change, in standard deviations of the returns, that a step of the value function aims at. Values lag
+    /// behind a reward that changes with every iteration if it is small.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub value_max_change: f64,
     /// The value function sees the step within the episode divided by this: the time limit. Off if absent.
@@ -84,11 +85,11 @@ impl TrpoConfig {
 }
 
 /// mean (π(a|s) / π_old(a|s) · Â), the objective of a step.
-pub fn surrogate(log_prob: &Tensor, old_log_prob: &Tensor, advantage: &Tensor) -> Tensor {
+fn surrogate(log_prob: &Tensor, old_log_prob: &Tensor, advantage: &Tensor) -> Tensor {
     ((log_prob - old_log_prob).exp() * advantage).mean(Kind::Float)
 }
 
-/// Values of a rollout, of what followed each step, and at the ends of episodes.
+/// Values of a rollout, and of what truly followed each step.
 struct Values {
     /// `[T, N]`
     here: Tensor,
@@ -233,9 +234,7 @@ impl Learner for Trpo {
     /// value function, on the rewards of the signals as they are then.
     fn learn(&mut self, rollout: Batch, signals: &mut Signals, now: Moment, log: &mut Log) -> Result<()> {
         let spec = &self.policy.spec;
-        if let Some(field) = rollout.first_non_finite(&spec.observation, &spec.action) {
-            return Err(Error::non_finite(format!("the rollout's {field}"), rollout.tensors()));
-        }
+        rollout.check_finite(&spec.observation, &spec.action)?;
         let reward = timed(Phase::Signals, || {
             signals.update(When::BeforeReward, &rollout, now, log)?;
             signals.rewards(&rollout, now.progress, log)
@@ -263,9 +262,10 @@ impl Learner for Trpo {
         });
         log.scalar("policy/entropy", entropy.double_value(&[]));
         self.policy.update_normaliser(&observation);
+        let changed = signals.stack.iter().any(|stacked| stacked.update == When::AfterPolicy);
         let reward = timed(Phase::Signals, || {
             signals.update(When::AfterPolicy, &rollout, now, log)?;
-            signals.rewards_again(&rollout, now.progress)
+            if changed { signals.rewards_again(&rollout, now.progress) } else { Ok(reward) }
         })?;
         timed(Phase::Update, || {
             // λ = 1: what truly followed, and the value of what is cut off.

@@ -4,22 +4,16 @@
 
 use imago::nn::Flat;
 use imago::{Error, Result};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 /// How far a step may go, and how it is found.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Copy, Debug)]
 pub struct TrustRegion {
     /// Divergence that the step aims at, δ.
-    #[schemars(extend("exclusiveMinimum" = 0))]
     pub max_divergence: f64,
     /// Added to the diagonal of the curvature.
-    #[schemars(range(min = 0))]
     pub damping: f64,
     /// Iterations of conjugate gradients.
-    #[schemars(range(min = 1))]
     pub iterations: usize,
     /// How often the step is halved until it is accepted.
     pub backtracks: usize,

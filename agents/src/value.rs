@@ -62,11 +62,6 @@ impl ValueFunction {
         region.step(self, |value| &mut value.flat, &problem)
     }
 
-    /// Number of parameters.
-    pub fn count(&self) -> usize {
-        self.flat.count()
-    }
-
     /// Saves or restores parameters and statistics.
     pub fn state(&mut self, state: &mut State) -> Result<()> {
         self.flat.state(state)?;
@@ -82,7 +77,7 @@ mod tests {
     #[test]
     fn the_papers_value_function_has_its_parameters() {
         let value = ValueFunction::new(5, &[100, 100], Activation::Tanh, &mut Stream::new(0, "value", 0, 0));
-        assert_eq!(value.count(), 10_801, "of CartPole's four numbers and the time");
+        assert_eq!(value.flat.count(), 10_801, "of CartPole's four numbers and the time");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::frames::Stacking;
 use crate::memory::field_of;
+use crate::{Error, Result};
 use imago_envs::Space;
 use tch::{Device, Kind, Tensor};
 
@@ -151,9 +152,20 @@ impl Batch {
         }
     }
 
-    /// The first field that holds a NaN or an infinity; `observation` and `action` are the spaces, so that
-    /// records are looked into.
-    pub fn first_non_finite(&self, observation: &Space, action: &Space) -> Option<String> {
+    /// Refuses a rollout with a NaN or an infinity in it; `observation` and `action` are the spaces, so that records are
+    /// looked into.
+    ///
+    /// # Errors
+    /// Which field it is in, with the whole batch.
+    pub fn check_finite(&self, observation: &Space, action: &Space) -> Result<()> {
+        match self.first_non_finite(observation, action) {
+            Some(field) => Err(Error::non_finite(format!("the rollout's {field}"), self.tensors())),
+            None => Ok(()),
+        }
+    }
+
+    /// The first field that holds a NaN or an infinity.
+    fn first_non_finite(&self, observation: &Space, action: &Space) -> Option<String> {
         let number = Space::floats(&[], f64::NEG_INFINITY, f64::INFINITY);
         let fields = [
             ("observation", observation, Some(&self.observations)),

@@ -4,7 +4,7 @@
 use crate::memory::Column;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What a group of environments that is not being stepped shows in place of its row.
 pub(crate) const IDLE: i64 = -1;
@@ -32,8 +32,8 @@ impl Pulse {
         Self { at, seeds, first }
     }
 
-    /// Another view of the same memory.
-    pub fn clone(&self) -> Self {
+    /// The same memory, seen from elsewhere.
+    fn view(&self) -> Self {
         let [at, seeds] = [&self.at, &self.seeds].map(|column| Column::of(column.tensor().shallow_clone()));
         Self { at, seeds, first: self.first }
     }
@@ -52,7 +52,7 @@ impl Watch {
     pub fn over(pulse: &Pulse) -> Self {
         let mut watched = WATCHED.lock().unwrap_or_else(PoisonError::into_inner);
         let number = watched.last().map_or(0, |(last, _)| last + 1);
-        watched.push((number, pulse.clone()));
+        watched.push((number, pulse.view()));
         Self(number)
     }
 }
@@ -71,21 +71,23 @@ pub fn watch_environments(patience: Duration, hung: impl Fn(String) + Send + 'st
         return;
     }
     let look = move || {
-        let mut last: Vec<(u64, [i64; 2], Instant)> = Vec::new();
+        // Looks are counted, not time: a program that was stopped for an hour (Ctrl-Z) has not hung for an hour.
+        let pause = patience.min(Duration::from_millis(500));
+        let mut last: Vec<(u64, [i64; 2], u32)> = Vec::new();
         loop {
-            std::thread::sleep(patience.min(Duration::from_millis(500)));
+            std::thread::sleep(pause);
             let watched = WATCHED.lock().unwrap_or_else(PoisonError::into_inner);
             let alive = |number: u64, now: [i64; 2]| {
                 let before = last.iter().find(|(other, ..)| *other == number);
                 match before {
-                    Some((_, at, since)) if *at == now && now[0] != IDLE => (number, now, *since),
-                    _ => (number, now, Instant::now()),
+                    Some((_, at, looks)) if *at == now && now[0] != IDLE => (number, now, looks + 1),
+                    _ => (number, now, 0),
                 }
             };
             let now: Vec<_> = watched.iter().map(|(number, pulse)| alive(*number, pulse.now())).collect();
             last = now;
-            for ((_, [row, env], since), (_, pulse)) in last.iter().zip(watched.iter()) {
-                if since.elapsed() >= patience {
+            for ((_, [row, env], looks), (_, pulse)) in last.iter().zip(watched.iter()) {
+                if pause * *looks >= patience {
                     let env = usize::try_from(*env).unwrap_or(0).min(pulse.seeds.len().saturating_sub(1));
                     let seed = pulse.seeds.atomic(env).load(Ordering::Relaxed) as u64;
                     hung(format!(

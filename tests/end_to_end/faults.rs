@@ -109,6 +109,24 @@ fn a_hang_where_nothing_can_be_replaced_ends_the_run_and_says_which_environment(
     }
 }
 
+/// What stands still with the whole program does not hang.
+#[test]
+fn a_program_that_was_stopped_for_a_while_goes_on() {
+    let place = place();
+    let mut running = place.start(&format!(
+        "{TRAIN} --set run.worker_kind=threads --set run.env_timeout=1 --set run.eval_every=0 \
+         --set run.total_steps=100000000 --run-dir a"
+    ));
+    let metrics = place.path("a/metrics.jsonl");
+    running.until("its first lines", || std::fs::metadata(&metrics).is_ok_and(|file| file.len() > 0));
+    running.signal("STOP");
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    running.signal("CONT");
+    running.works(std::time::Duration::from_secs(2));
+    running.signal("INT");
+    running.end().exits(3);
+}
+
 #[test]
 fn faults_do_not_depend_on_where_the_environments_are() {
     let place = place();
