@@ -320,7 +320,11 @@ impl Ppo {
         }
         log.scalar("policy/learning_rate", learning_rate);
         if count > 0 {
-            log.scalar("value/explained_variance", explained_variance(&rows.value, &rows.returns));
+            let first = |heads: &Tensor| heads.select(1, 0);
+            log.scalar(
+                "value/explained_variance",
+                explained_variance(&first(&rows.value), &first(&rows.returns)),
+            );
         }
         if !self.policy.parameters.is_finite() {
             return Err(self.policy.parameters.diverged("policy", rows.tensors(rollout)));
@@ -387,13 +391,12 @@ impl Learner for Ppo {
     }
 }
 
-/// 1 − Var(R − V) / Var(R) of the first value head: 1 is perfect, 0 no better than the mean.
-fn explained_variance(value: &Tensor, returns: &Tensor) -> f64 {
-    let (value, returns) = (value.select(1, 0), returns.select(1, 0));
+/// 1 − Var(R − V) / Var(R) of values and returns `[B]`: 1 is perfect, 0 no better than the mean.
+pub(crate) fn explained_variance(value: &Tensor, returns: &Tensor) -> f64 {
     let variance = |x: &Tensor| x.var(false).double_value(&[]);
-    match variance(&returns) {
+    match variance(returns) {
         0.0 => 0.0,
-        total => 1.0 - variance(&(&returns - &value)) / total,
+        total => 1.0 - variance(&(returns - value)) / total,
     }
 }
 
@@ -442,7 +445,7 @@ mod tests {
 
     #[test]
     fn explained_variance_ends() {
-        let returns = Tensor::from_slice(&[1.0f32, 2.0, 3.0]).view([-1, 1]);
+        let returns = Tensor::from_slice(&[1.0f32, 2.0, 3.0]);
         assert!((explained_variance(&returns, &returns) - 1.0).abs() < 1e-6);
         assert!(explained_variance(&returns.zeros_like(), &returns).abs() < 1e-6);
     }

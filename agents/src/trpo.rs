@@ -2,7 +2,8 @@
 //! gradient for the policy, one for a value function of its own that sees the time.
 
 use crate::learner::Learner;
-use crate::trust_region::{Problem, Step, TrustRegion};
+use crate::ppo::explained_variance;
+use crate::trust_region::{Problem, TrustRegion};
 use crate::value::ValueFunction;
 use imago::memory::slice;
 use imago::nn::ActorCritic;
@@ -187,7 +188,8 @@ impl Trpo {
         advantage: &Tensor,
         valid: &Tensor,
         rng: &mut Stream,
-    ) -> Result<Step> {
+        log: &mut Log,
+    ) -> Result<()> {
         let pick = |x: &Tensor| x.index_select(0, valid);
         let observation = rollout.gather_observation(valid);
         let (action, mask) =
@@ -195,29 +197,31 @@ impl Trpo {
         let advantage = pick(advantage);
         let advantage = (&advantage - advantage.mean(Kind::Float)) / (advantage.std(false) + 1e-8);
         let sample = self.sample(valid.size()[0], rng);
-        let [seen, few] = [&observation, &observation.index_select(0, &sample)].map(Tensor::shallow_clone);
+        let few = observation.index_select(0, &sample);
         let few_masks = mask.as_ref().map(|mask| mask.index_select(0, &sample));
-        let distribution = |policy: &ActorCritic, few_rows: bool| match few_rows {
-            true => policy.forward_masked(&few, few_masks.as_ref()).0,
-            false => policy.forward_masked(&seen, mask.as_ref()).0,
-        };
-        let old = tch::no_grad(|| [false, true].map(|few| distribution(&self.policy, few)));
-        let old_log_prob = tch::no_grad(|| old[0].log_prob(&action));
-        let divergence = |policy: &ActorCritic, few: bool| {
-            old[usize::from(few)].kl(&distribution(policy, few)).mean(Kind::Float)
-        };
+        let all = |policy: &ActorCritic| policy.forward_masked(&observation, mask.as_ref()).0;
+        let sampled = |policy: &ActorCritic| policy.forward_masked(&few, few_masks.as_ref()).0;
+        let (old, old_sampled) = (all(&self.policy), tch::no_grad(|| sampled(&self.policy)));
+        let log_prob = old.log_prob(&action);
+        let old_log_prob = log_prob.detach();
+        log.scalar("policy/entropy", tch::no_grad(|| old.entropy().mean(Kind::Float)).double_value(&[]));
         let problem = Problem {
-            objective: &|policy: &ActorCritic| {
-                surrogate(&distribution(policy, false).log_prob(&action), &old_log_prob, &advantage)
+            objective: surrogate(&log_prob, &old_log_prob, &advantage),
+            measure: &|policy: &ActorCritic| {
+                let new = all(policy);
+                let objective = surrogate(&new.log_prob(&action), &old_log_prob, &advantage);
+                (objective, old.kl(&new).mean(Kind::Float))
             },
-            divergence: &|policy| divergence(policy, false),
-            curvature: &|policy| divergence(policy, true),
+            curvature: &|policy: &ActorCritic| old_sampled.kl(&sampled(policy)).mean(Kind::Float),
         };
-        self.config.region(self.config.max_kl).step(
-            &mut self.policy,
-            |policy| &mut policy.parameters,
-            &problem,
-        )
+        let region = self.config.region(self.config.max_kl);
+        let step = region.step(&mut self.policy, |policy| &mut policy.parameters, &problem)?;
+        log.scalar("policy/kl", step.divergence);
+        log.scalar("policy/improvement", step.improvement);
+        log.scalar("policy/gradient_norm", step.gradient_norm);
+        log.scalar("policy/backtracks", step.backtracks as f64);
+        log.scalar("policy/accepted", f64::from(u8::from(step.accepted)));
+        Ok(())
     }
 }
 
@@ -247,21 +251,10 @@ impl Learner for Trpo {
             let (values, input) = self.values(&rollout)?;
             let advantage = self.advantage(&rollout, &reward[0], &values, self.config.gae_lambda);
             let mut rng = Stream::new(now.seed, "policy's curvature", 0, now.iteration);
-            let step = self.improve(&rollout, &advantage, &valid, &mut rng)?;
-            log.scalar("policy/kl", step.divergence);
-            log.scalar("policy/improvement", step.improvement);
-            log.scalar("policy/gradient_norm", step.gradient_norm);
-            log.scalar("policy/backtracks", step.backtracks as f64);
-            log.scalar("policy/accepted", f64::from(u8::from(step.accepted)));
+            self.improve(&rollout, &advantage, &valid, &mut rng, log)?;
             Ok::<_, Error>((values, input))
         })?;
-        let observation = rollout.gather_observation(&valid);
-        let entropy = tch::no_grad(|| {
-            let mask = rollout.flat_action_mask().map(|mask| mask.index_select(0, &valid));
-            self.policy.forward_masked(&observation, mask.as_ref()).0.entropy().mean(Kind::Float)
-        });
-        log.scalar("policy/entropy", entropy.double_value(&[]));
-        self.policy.update_normaliser(&observation);
+        self.policy.update_normaliser(&rollout.gather_observation(&valid));
         let changed = signals.stack.iter().any(|stacked| stacked.update == When::AfterPolicy);
         let reward = timed(Phase::Signals, || {
             signals.update(When::AfterPolicy, &rollout, now, log)?;
@@ -279,11 +272,9 @@ impl Learner for Trpo {
             log.scalar("value/change", step.divergence);
             log.scalar("value/improvement", step.improvement);
             log.scalar("value/accepted", f64::from(u8::from(step.accepted)));
-            let error = (self.value.values(&input) - &returns).square().mean(Kind::Float);
-            let variance = returns.var(false).double_value(&[]);
-            if variance > 0.0 {
-                log.scalar("value/explained_variance", 1.0 - error.double_value(&[]) / variance);
-            }
+            // As the advantages knew them: before the step.
+            let known = pick(&values.here.reshape([-1]));
+            log.scalar("value/explained_variance", explained_variance(&known, &returns));
             Ok(())
         })
     }

@@ -39,13 +39,14 @@ impl Default for TrustRegion {
     }
 }
 
-/// What is improved, seen as functions of a network's parameters.
+/// What is improved.
 pub struct Problem<'a, N> {
-    /// To be maximised; a scalar with gradients.
-    pub objective: &'a dyn Fn(&N) -> Tensor,
-    /// Mean divergence of the network from what it was before the step, which is 0 there; a scalar.
-    pub divergence: &'a dyn Fn(&N) -> Tensor,
-    /// The same over the sample that is enough for the curvature; with gradients.
+    /// To be maximised: a scalar of the network as it is before the step, with gradients.
+    pub objective: Tensor,
+    /// The same of the network as it is when this is called, and its mean divergence from what it was before; scalars.
+    /// One pass through the network gives both.
+    pub measure: &'a dyn Fn(&N) -> (Tensor, Tensor),
+    /// The divergence over the sample that is enough for its curvature; with gradients.
     pub curvature: &'a dyn Fn(&N) -> Tensor,
 }
 
@@ -110,12 +111,10 @@ impl TrustRegion {
         parameters: fn(&mut N) -> &mut Flat,
         problem: &Problem<N>,
     ) -> Result<Step> {
-        let objective = (problem.objective)(network);
-        let before = number(&objective);
+        let before = number(&problem.objective);
         let flat = parameters(network);
-        flat.backward(&objective)?;
+        flat.backward(&problem.objective)?;
         let (gradient, start) = (flat.gradient.copy(), flat.weights.copy());
-        drop(objective);
         let gradient_norm = flat.gradient_norm();
         if !before.is_finite() || !gradient_norm.is_finite() {
             return Err(flat.diverged("the step's gradient", Vec::new()));
@@ -147,9 +146,8 @@ impl TrustRegion {
             let share = 0.5f64.powi(backtracks as i32);
             let moved = &start + &full * share;
             parameters(network).copy_from(imago::memory::slice(&moved))?;
-            let (objective, divergence) = tch::no_grad(|| {
-                (number(&(problem.objective)(network)), number(&(problem.divergence)(network)))
-            });
+            let (objective, divergence) = tch::no_grad(|| (problem.measure)(network));
+            let (objective, divergence) = (number(&objective), number(&divergence));
             let improvement = objective - before;
             let accepted = divergence <= self.wall * self.max_divergence
                 && improvement > 0.0
@@ -206,8 +204,8 @@ mod tests {
     fn step(region: TrustRegion, scale: f64) -> (Step, Vec<f64>) {
         let mut quadratic = Quadratic::new();
         let problem = Problem {
-            objective: &|q: &Quadratic| q.objective(scale),
-            divergence: &Quadratic::divergence,
+            objective: quadratic.objective(scale),
+            measure: &|q: &Quadratic| (q.objective(scale), q.divergence()),
             curvature: &Quadratic::divergence,
         };
         let step = region.step(&mut quadratic, |q| &mut q.flat, &problem).unwrap();
@@ -258,8 +256,8 @@ mod tests {
             q.divergence() + (q.flat.get(0) - &q.start).pow_tensor_scalar(4).sum(Kind::Float) * 1e6
         };
         let problem = Problem {
-            objective: &|q: &Quadratic| q.objective(1.0),
-            divergence: &steep,
+            objective: quadratic.objective(1.0),
+            measure: &|q: &Quadratic| (q.objective(1.0), steep(q)),
             curvature: &Quadratic::divergence,
         };
         let step = region.step(&mut quadratic, |q| &mut q.flat, &problem).unwrap();

@@ -51,12 +51,17 @@ impl ValueFunction {
     ) -> Result<Step> {
         self.scale.update(&returns.unsqueeze(1));
         let wanted = self.scale.normalise(&returns.unsqueeze(1)).squeeze_dim(1);
-        let before = tch::no_grad(|| self.standardised(input));
         let distance = |a: &Tensor, b: &Tensor| (a - b).square().mean(Kind::Float);
+        let values = self.standardised(input);
+        let objective = -distance(&values, &wanted);
+        let before = values.detach();
         let (few, few_before) = (input.index_select(0, sample), before.index_select(0, sample));
         let problem = Problem {
-            objective: &|value: &Self| -distance(&value.standardised(input), &wanted),
-            divergence: &|value: &Self| distance(&value.standardised(input), &before),
+            objective,
+            measure: &|value: &Self| {
+                let values = value.standardised(input);
+                (-distance(&values, &wanted), distance(&values, &before))
+            },
             curvature: &|value: &Self| distance(&value.standardised(&few), &few_before),
         };
         region.step(self, |value| &mut value.flat, &problem)
