@@ -4,10 +4,11 @@ use crate::nearest::nearest;
 use anyhow::{Result, bail};
 
 /// Built-in recipes: name and text.
-pub const RECIPES: [(&str, &str); 19] = [
+pub const RECIPES: [(&str, &str); 23] = [
     ("bc/cartpole", include_str!("../recipes/bc/cartpole.toml")),
     ("dac/hopper", include_str!("../recipes/dac/hopper.toml")),
     ("gail/cartpole", include_str!("../recipes/gail/cartpole.toml")),
+    ("gail/hopper", include_str!("../recipes/gail/hopper.toml")),
     ("gail/original-cartpole", include_str!("../recipes/gail/original-cartpole.toml")),
     ("ppo/cartpole", include_str!("../recipes/ppo/cartpole.toml")),
     ("ppo/doom-basic", include_str!("../recipes/ppo/doom-basic.toml")),
@@ -17,12 +18,15 @@ pub const RECIPES: [(&str, &str); 19] = [
     ("ppo/lunarlander", include_str!("../recipes/ppo/lunarlander.toml")),
     ("ppo/mario", include_str!("../recipes/ppo/mario.toml")),
     ("ppo/minigrid-empty", include_str!("../recipes/ppo/minigrid-empty.toml")),
+    ("ppo/mountaincar", include_str!("../recipes/ppo/mountaincar.toml")),
     ("ppo/pendulum", include_str!("../recipes/ppo/pendulum.toml")),
     ("ppo/pong", include_str!("../recipes/ppo/pong.toml")),
     ("ppo/rooms-dense", include_str!("../recipes/ppo/rooms-dense.toml")),
     ("ppo/rooms-sparse", include_str!("../recipes/ppo/rooms-sparse.toml")),
+    ("sac/halfcheetah", include_str!("../recipes/sac/halfcheetah.toml")),
     ("sac/hopper", include_str!("../recipes/sac/hopper.toml")),
     ("sac/pendulum", include_str!("../recipes/sac/pendulum.toml")),
+    ("trpo/acrobot", include_str!("../recipes/trpo/acrobot.toml")),
     ("trpo/cartpole", include_str!("../recipes/trpo/cartpole.toml")),
 ];
 

@@ -16,6 +16,7 @@ mod runs;
 mod schema;
 pub mod statistics;
 mod strict;
+mod study;
 pub mod sweep;
 mod terminal;
 

@@ -21,6 +21,9 @@ const COLOURS: [RGBColor; 7] = [
 /// Size of a picture without its legend.
 const CHART: (u32, u32) = (660, 420);
 
+/// Width of each of several charts.
+const PANEL: u32 = 440;
+
 /// A PNG has so many pixels for each unit of the SVG …
 const DENSITY: u32 = 2;
 /// … and each of them is the mean of so many squared: smooth edges, which the bitmap backend does not draw.
@@ -50,6 +53,15 @@ pub struct Labels<'a> {
     pub y: &'a str,
 }
 
+/// One chart of a picture of several.
+#[derive(Clone, Copy, Debug)]
+pub struct Panel<'a> {
+    /// What is written around it.
+    pub labels: Labels<'a>,
+    /// Its lines.
+    pub curves: &'a [Curve],
+}
+
 /// The values logged under `tag` in a run's `metrics.jsonl`, with their steps.
 ///
 /// # Errors
@@ -69,13 +81,21 @@ pub fn metric(run: &Path, tag: &str) -> Result<Vec<(f64, f64)>> {
 /// # Errors
 /// Another suffix; a file that cannot be written.
 pub fn draw(path: &Path, labels: &Labels, curves: &[Curve]) -> Result<()> {
+    draw_panels(path, &[Panel { labels: *labels, curves }])
+}
+
+/// Draws several charts side by side with one legend: a name has the same colour in all of them.
+///
+/// # Errors
+/// Those of [`draw`].
+pub fn draw_panels(path: &Path, panels: &[Panel]) -> Result<()> {
     // Ubuntu Light, under the Ubuntu Font Licence. The widths of letters are known from it also where the viewer of
     // an SVG has another one.
     static FONT: OnceLock<bool> = OnceLock::new();
     let usable = *FONT.get_or_init(|| {
         register_font("sans-serif", FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT).is_ok()
     });
-    let picture = Picture { labels, curves };
+    let picture = Picture::of(panels);
     let cannot = |error: &dyn std::fmt::Display| anyhow!("cannot draw {}: {error}", path.display());
     if !usable {
         return Err(cannot(&"the program's own font cannot be read"));
@@ -99,23 +119,47 @@ pub fn draw(path: &Path, labels: &Labels, curves: &[Curve]) -> Result<()> {
 type Painted<T> = Result<T, Box<dyn std::error::Error>>;
 
 struct Picture<'a> {
-    labels: &'a Labels<'a>,
-    curves: &'a [Curve],
+    panels: &'a [Panel<'a>],
+    /// All names, each once, and whether it is a level.
+    legend: Vec<(&'a str, bool)>,
 }
 
-impl Picture<'_> {
+impl<'a> Picture<'a> {
+    fn of(panels: &'a [Panel<'a>]) -> Self {
+        let mut legend: Vec<(&str, bool)> = Vec::new();
+        for curve in panels.iter().flat_map(|panel| panel.curves) {
+            if legend.iter().all(|(name, _)| *name != curve.name) {
+                legend.push((&curve.name, curve.level));
+            }
+        }
+        Self { panels, legend }
+    }
+
     /// Width that the legend needs, at `scale` pixels a unit.
     fn legend_width(&self, scale: u32) -> u32 {
         let font = ("sans-serif", (13 * scale) as i32).into_font();
-        let width = |curve: &Curve| font.box_size(&curve.name).map_or(0, |(width, _)| width);
+        let width = |&(name, _): &(&str, bool)| font.box_size(name).map_or(0, |(width, _)| width);
         // A viewer's own font may be wider.
-        self.curves.iter().map(width).max().unwrap_or(0) * 6 / 5 + 42 * scale
+        self.legend.iter().map(width).max().unwrap_or(0) * 6 / 5 + 42 * scale
+    }
+
+    /// Width of the charts together.
+    fn width(&self) -> u32 {
+        match self.panels.len() {
+            0 | 1 => CHART.0,
+            count => PANEL * count as u32,
+        }
     }
 
     fn size(&self, scale: u32) -> (u32, u32) {
         // Whole units, so that both kinds of picture have the same proportions.
-        let lines = 18 * self.curves.len() as u32 + 60;
-        (CHART.0 * scale + self.legend_width(1) * scale, CHART.1.max(lines) * scale)
+        let lines = 18 * self.legend.len() as u32 + 60;
+        (self.width() * scale + self.legend_width(1) * scale, CHART.1.max(lines) * scale)
+    }
+
+    /// The place of a name in the legend, which decides about its colour.
+    fn place(&self, name: &str) -> usize {
+        self.legend.iter().position(|(known, _)| *known == name).unwrap_or(0)
     }
 
     fn png(&self) -> Painted<Vec<u8>> {
@@ -148,11 +192,44 @@ impl Picture<'_> {
         B::ErrorType: 'static,
     {
         let unit = |x: u32| x * scale;
-        let text = |size: u32| ("sans-serif", unit(size) as i32).into_font();
         area.fill(&WHITE)?;
-        let (left, legend) = area.split_horizontally(unit(CHART.0) as i32);
-        let points = || self.curves.iter().flat_map(|curve| &curve.points);
-        let ends = || self.curves.iter().flat_map(|curve| &curve.band);
+        let (left, legend) = area.split_horizontally(unit(self.width()) as i32);
+        for (panel, area) in self.panels.iter().zip(left.split_evenly((1, self.panels.len().max(1)))) {
+            self.paint_panel(panel, &area, scale)?;
+        }
+        for (i, &(name, level)) in self.legend.iter().enumerate() {
+            let style = COLOURS[i % COLOURS.len()].stroke_width(unit(2));
+            let y = unit(48 + 18 * i as u32) as i32;
+            let x = |units: u32| unit(units) as i32;
+            match level || i >= COLOURS.len() {
+                false => legend.draw(&PathElement::new([(x(2), y), (x(24), y)], style))?,
+                true => {
+                    for dash in [2, 10, 18] {
+                        legend.draw(&PathElement::new([(x(dash), y), (x(dash + 5), y)], style))?;
+                    }
+                }
+            }
+            let font = ("sans-serif", unit(13) as i32).into_font();
+            legend.draw(&Text::new(name, (x(30), y - x(5)), font))?;
+        }
+        area.present()?;
+        Ok(())
+    }
+
+    fn paint_panel<B: DrawingBackend>(
+        &self,
+        panel: &Panel,
+        area: &DrawingArea<B, Shift>,
+        scale: u32,
+    ) -> Painted<()>
+    where
+        B::ErrorType: 'static,
+    {
+        let Panel { labels, curves } = panel;
+        let unit = |x: u32| x * scale;
+        let text = |size: u32| ("sans-serif", unit(size) as i32).into_font();
+        let points = || curves.iter().flat_map(|curve| &curve.points);
+        let ends = || curves.iter().flat_map(|curve| &curve.band);
         let values = || points().map(|p| p.1).chain(ends().flat_map(|&(_, low, high)| [low, high]));
         let right = points().map(|p| p.0).fold(1.0, f64::max);
         let low = values().fold(0.0, f64::min);
@@ -160,16 +237,16 @@ impl Picture<'_> {
         let high = if high > low { high } else { low + 1.0 };
         let room = 0.04 * (high - low);
         let bottom = if low < 0.0 { low - room } else { low };
-        let mut chart = ChartBuilder::on(&left)
-            .caption(self.labels.title, text(18))
+        let mut chart = ChartBuilder::on(area)
+            .caption(labels.title, text(18))
             .margin(unit(12))
             .x_label_area_size(unit(40))
             .y_label_area_size(unit(60))
             .build_cartesian_2d(0.0..right, bottom..high + room)?;
         chart
             .configure_mesh()
-            .x_desc(self.labels.x)
-            .y_desc(self.labels.y)
+            .x_desc(labels.x)
+            .y_desc(labels.y)
             .label_style(text(12))
             .axis_desc_style(text(13))
             .axis_style(full_palette::GREY_600.stroke_width(scale))
@@ -181,42 +258,31 @@ impl Picture<'_> {
             .bold_line_style(full_palette::GREY_200.stroke_width(scale))
             .draw()?;
         // Bands first: no line lies below another's band.
-        for (i, curve) in self.curves.iter().enumerate().filter(|(_, curve)| !curve.band.is_empty()) {
+        for curve in curves.iter().filter(|curve| !curve.band.is_empty()) {
             let there = curve.band.iter().map(|&(x, low, _)| (x, low));
             let back = curve.band.iter().rev().map(|&(x, _, high)| (x, high));
             let outline: Vec<(f64, f64)> = there.chain(back).collect();
-            chart.draw_series([Polygon::new(outline, COLOURS[i % COLOURS.len()].mix(0.18))])?;
+            let colour = COLOURS[self.place(&curve.name) % COLOURS.len()];
+            chart.draw_series([Polygon::new(outline, colour.mix(0.18))])?;
         }
-        for (i, curve) in self.curves.iter().enumerate() {
-            let style = COLOURS[i % COLOURS.len()].stroke_width(unit(2));
+        for curve in *curves {
+            let place = self.place(&curve.name);
+            let style = COLOURS[place % COLOURS.len()].stroke_width(unit(2));
             let dashed =
                 |from: Vec<(f64, f64)>| DashedLineSeries::new(from, unit(6) as i32, unit(4) as i32, style);
-            // The colours come again, dashed.
-            let again = i >= COLOURS.len();
             match curve.points.first() {
                 Some(&(_, y)) if curve.level => {
                     chart.draw_series(dashed(vec![(0.0, y), (right, y)]))?;
                 }
-                _ if again => {
+                // The colours come again, dashed.
+                _ if place >= COLOURS.len() => {
                     chart.draw_series(dashed(curve.points.clone()))?;
                 }
                 _ => {
                     chart.draw_series(LineSeries::new(curve.points.iter().copied(), style))?;
                 }
             }
-            let y = unit(48 + 18 * i as u32) as i32;
-            let x = |units: u32| unit(units) as i32;
-            match curve.level || again {
-                false => legend.draw(&PathElement::new([(x(2), y), (x(24), y)], style))?,
-                true => {
-                    for dash in [2, 10, 18] {
-                        legend.draw(&PathElement::new([(x(dash), y), (x(dash + 5), y)], style))?;
-                    }
-                }
-            }
-            legend.draw(&Text::new(curve.name.as_str(), (x(30), y - x(5)), text(13)))?;
         }
-        area.present()?;
         Ok(())
     }
 }

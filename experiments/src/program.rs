@@ -1,7 +1,9 @@
 //! The program: its commands, and what a user's own binary registers with it.
 
 use crate::assemble;
-use crate::commands::{demo, demos, envs, eval, new, recipes, record, sweep, train, watch, worker};
+use crate::commands::{
+    demo, demos, envs, eval, new, recipes, record, reproduce, sweep, train, watch, worker,
+};
 use crate::problem::{self, Done, Outcome, conclude};
 use crate::recipe::{self, Recipe};
 use anyhow::{Result, anyhow, ensure};
@@ -112,6 +114,7 @@ impl Program {
         match &cli.command {
             Command::Train(arguments) => train::plan(self, arguments, shared).map(drop),
             Command::Sweep(arguments) => sweep::check(self, arguments, shared),
+            Command::Reproduce(arguments) => reproduce::check(arguments),
             Command::Eval(arguments) => eval::subject(self, arguments).map(drop),
             Command::Record(arguments) => record::actor(self, arguments, shared).map(drop),
             Command::Demos(arguments) => demos::chosen(arguments, shared).map(drop),
@@ -150,9 +153,13 @@ impl Program {
             let mut presets = self.envs.ids().map(|(id, _)| id).filter(|id| self.envs.is_python(id));
             argument.contains("gym:") || argument.contains("vec:") || presets.any(|id| argument.contains(id))
         };
-        // A sweep starts nothing but processes, and they do it for themselves.
-        let here = !matches!(cli.command, Command::Sweep(_));
-        if here && std::env::args_os().any(in_python) {
+        let here = match &cli.command {
+            // A sweep starts nothing but processes, and they do it for themselves.
+            Command::Sweep(_) => false,
+            Command::Reproduce(arguments) => arguments.in_python(),
+            _ => std::env::args_os().any(in_python),
+        };
+        if here {
             imago_envs::python::start();
         }
         let shared = &cli.shared;
@@ -161,6 +168,7 @@ impl Program {
             Command::New(arguments) => new::run(self, arguments, shared),
             Command::Train(arguments) => train::run(self, arguments, shared),
             Command::Sweep(arguments) => sweep::run(self, arguments, shared),
+            Command::Reproduce(arguments) => reproduce::run(self, arguments, shared),
             Command::Eval(arguments) => eval::run(self, arguments, shared),
             Command::Record(arguments) => record::run(self, arguments, shared),
             Command::Watch(arguments) => watch::run(self, arguments, shared),
@@ -193,8 +201,8 @@ struct Cli {
 impl Cli {
     /// Refuses flags that the command would not look at.
     fn check_flags(&self) -> Result<()> {
-        if let Command::Sweep(_) = self.command {
-            ensure!(self.shared.seed.is_none(), "a sweep has several seeds: --seeds 0..5");
+        if let Command::Sweep(_) | Command::Reproduce(_) = self.command {
+            ensure!(self.shared.seed.is_none(), "there are several seeds: --seeds 0..5");
         }
         let (training, acting) = match self.command {
             Command::Train(_) | Command::Sweep(_) => (true, true),
@@ -206,8 +214,8 @@ impl Cli {
             "--set changes recipes: it goes with `imago train` and `imago sweep`"
         );
         ensure!(
-            training || self.shared.threads.is_none(),
-            "--threads goes with `imago train` and `imago sweep`"
+            training || matches!(self.command, Command::Reproduce(_)) || self.shared.threads.is_none(),
+            "--threads goes with `imago train`, `imago sweep` and `imago reproduce`"
         );
         ensure!(acting || self.shared.seed.is_none(), "--seed goes with train, eval, watch and record");
         Ok(())
@@ -248,6 +256,8 @@ enum Command {
     Train(train::Arguments),
     /// Train a recipe with every combination of some settings and several seeds.
     Sweep(sweep::Arguments),
+    /// Make a published table again, from its experts to its last cell.
+    Reproduce(reproduce::Arguments),
     /// Measure a run's return on fresh episodes.
     Eval(eval::Arguments),
     /// Watch a run's policy in the terminal, or film it.

@@ -9,7 +9,7 @@ use imago::rollout::{Actor, Episode, run_episodes};
 use imago::run::{Checkpoints, Directory};
 use imago_agents::mean_std;
 use imago_envs::{EnvSpec, Space};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// Where runs are made and looked for.
@@ -57,7 +57,7 @@ impl Loaded {
 }
 
 /// What some episodes came to.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Score {
     /// Episodes run.
     pub episodes: usize,

@@ -47,6 +47,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Keys that may differ from call to call: they say where and how safely a run is computed, not what comes out.
 const MAY_CHANGE: [&str; 7] = [
@@ -334,6 +335,39 @@ impl Sweep {
         });
         display.finish();
         Ok(())
+    }
+}
+
+/// At least so long between two reports while runs go on …
+const REPORT_PAUSE: Duration = Duration::from_secs(5);
+/// … and so many times as long as making one takes.
+const REPORT_SHARE: u32 = 20;
+
+/// Writes a report now and then while runs go on.
+pub struct Paced {
+    next: Instant,
+    warned: bool,
+}
+
+impl Default for Paced {
+    fn default() -> Self {
+        Self { next: Instant::now() + REPORT_PAUSE, warned: false }
+    }
+}
+
+impl Paced {
+    /// Writes, if it is time again. What goes wrong is said once: it is no reason to stop the runs.
+    pub fn report(&mut self, write: impl FnOnce() -> Result<()>) {
+        let begun = Instant::now();
+        if begun < self.next {
+            return;
+        }
+        if let Err(error) = write()
+            && !std::mem::replace(&mut self.warned, true)
+        {
+            tracing::warn!("no report for now: {error:#}");
+        }
+        self.next = Instant::now() + REPORT_PAUSE.max(begun.elapsed() * REPORT_SHARE);
     }
 }
 

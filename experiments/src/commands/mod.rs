@@ -7,6 +7,7 @@ pub mod eval;
 pub mod new;
 pub mod recipes;
 pub mod record;
+pub mod reproduce;
 pub mod sweep;
 pub mod train;
 pub mod watch;

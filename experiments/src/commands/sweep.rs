@@ -6,25 +6,19 @@ use crate::program::{Program, Shared};
 use crate::runs::RUNS;
 use crate::sweep::grid::{self, Axis};
 use crate::sweep::report::Report;
-use crate::sweep::{Planned, Run, State, Sweep, Tally, plan};
+use crate::sweep::{Paced, Planned, Run, State, Sweep, Tally, plan};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Args;
 use imago::run::{Stop, write_whole};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 /// What a sweep consists of.
 const DEFINITION: &str = "sweep.json";
 
 /// Version of its format.
 const FORMAT: u32 = 1;
-
-/// At least so long between two reports while runs go on …
-const REPORT_PAUSE: Duration = Duration::from_secs(5);
-/// … and so many times as long as making one takes.
-const REPORT_SHARE: u32 = 20;
 
 /// Train a recipe with every combination of some settings and several seeds.
 #[derive(Args)]
@@ -352,20 +346,9 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
     if !shared.quiet {
         eprintln!("{} runs of {} → {}", runs.len(), definition.recipe, folder.display());
     }
-    let mut next = Instant::now() + REPORT_PAUSE;
-    let mut warned = false;
+    let mut paced = Paced::default();
     let each = |runs: &[Planned]| {
-        let begun = Instant::now();
-        if begun < next {
-            return;
-        }
-        let written = Report::of(&title, runs).and_then(|report| report.write(&folder));
-        if let Err(error) = written
-            && !std::mem::replace(&mut warned, true)
-        {
-            tracing::warn!("no report for now: {error:#}");
-        }
-        next = Instant::now() + REPORT_PAUSE.max(begun.elapsed() * REPORT_SHARE);
+        paced.report(|| Report::of(&title, runs)?.write(&folder));
     };
     sweep.train(&mut runs, each).map_err(failed)?;
     conclude(&title, &folder, &runs, shared).map_err(failed)?;
