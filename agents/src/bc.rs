@@ -114,6 +114,25 @@ impl Bc {
         })
     }
 
+    /// `policy` after `steps` steps on all pairs of `demonstrations`, from which it learns on by other means.
+    ///
+    /// # Errors
+    /// As for [`Bc::new`]; numbers that are not finite.
+    pub fn warm_start(
+        policy: ActorCritic,
+        demonstrations: &Demonstrations,
+        steps: u64,
+        seed: u64,
+    ) -> Result<ActorCritic> {
+        let config = BcConfig { validation_split: 0.0, ..BcConfig::default() };
+        let mut cloning = Self::new(config, policy, demonstrations, None, seed)?;
+        let mut log = Log::in_memory();
+        while cloning.step < steps {
+            cloning.iterate(&mut log)?;
+        }
+        Ok(cloning.policy)
+    }
+
     /// The pairs of this step: epoch after epoch, each in its own order, no pair twice in an epoch.
     fn minibatch(&mut self) -> [Tensor; 2] {
         let count = self.training[0].size()[0] as u64;
@@ -246,6 +265,24 @@ mod tests {
         let asked = Tensor::from_slice(&[-0.5f32, 0.5]).view([2, 1]);
         let mut decision = Decision::default();
         bc.policy.decide(&asked, Choice::Mode, &mut decision);
+        assert_eq!(decision.action.leaf(), Leaf::I64(&[0, 1]));
+    }
+
+    #[test]
+    fn a_warm_start_knows_the_rule_and_the_observations_scale() {
+        let observations = Stream::new(0, "x", 0, 0).uniforms(&[40, 1]) * 20.0;
+        let actions = observations.gt(10.0).view(-1).to_kind(Kind::Int64);
+        let (observation, action) = (Space::floats(&[1], 0.0, 20.0), Space::discrete(2));
+        let demonstrations =
+            Demonstrations::from_pairs(observation.clone(), action.clone(), observations, actions);
+        let spec = PolicySpec { observation, ..cloned(BcConfig::default()).policy.spec };
+        let policy = ActorCritic::new(spec, &mut Stream::new(0, "init", 0, 0)).unwrap();
+        let warm = Bc::warm_start(policy, &demonstrations, 300, 0).unwrap();
+        let mean = warm.normaliser.as_ref().unwrap().mean[0];
+        assert!((mean - 10.0).abs() < 2.0, "{mean}");
+        let mut decision = Decision::default();
+        let asked = Tensor::from_slice(&[2.0f32, 18.0]).view([2, 1]);
+        warm.decide(&asked, Choice::Mode, &mut decision);
         assert_eq!(decision.action.leaf(), Leaf::I64(&[0, 1]));
     }
 

@@ -8,7 +8,7 @@
 use crate::Demonstrations;
 use crate::discriminator::{ActionInput, Discriminator, DiscriminatorSpec, Objective, Pairs, RewardForm};
 use crate::verdict::{Health, Standard};
-use imago::nn::{Activation, Bounds, Init};
+use imago::nn::{Activation, Bounds, Init, TorsoKind};
 use imago::rollout::Batch;
 use imago::run::{Log, State};
 use imago::signal::{Evidence, RewardSignal, Verdict};
@@ -89,6 +89,7 @@ fn expert_pairs(
     let share = Tensor::full([ends], 1.0 / demonstrations.stride as f64, (Kind::Float, Device::Cpu));
     Ok(Pairs {
         features: Tensor::cat(&[pairs.features, absorbed.features], 0),
+        image: None,
         choice: None,
         weight: Some(Tensor::cat(&[ones, share], 0)),
     })
@@ -109,6 +110,7 @@ impl Dac {
             return Err(Error::Invalid("the demonstrations hold no pair to imitate".into()));
         }
         let spec = DiscriminatorSpec {
+            torso: TorsoKind::Mlp,
             hidden: config.hidden.clone(),
             activation: config.activation,
             action_input: ActionInput::OneHot,
@@ -119,7 +121,7 @@ impl Dac {
             head: Init::Orthogonal(1.0),
         };
         let (observation, action) = (&demonstrations.observation_space, &demonstrations.action_space);
-        let discriminator = Discriminator::new(spec, observation, action, rng);
+        let discriminator = Discriminator::new(spec, observation, action, rng)?;
         Ok(Self {
             expert: expert_pairs(&discriminator, demonstrations, absorbing)?,
             standard: Standard::of(demonstrations),

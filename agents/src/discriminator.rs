@@ -8,12 +8,13 @@ use imago::generative::adversarial::{
 };
 use imago::memory::{field_of, slice, slice_mut};
 use imago::nn::{
-    Activation, Adam, Dense, Flat, Init, Layout, Linear, Mlp, PenaltyScratch, RunningNorm, Trace,
-    features_of, standardised_features,
+    Activation, Adam, Dense, Flat, Init, Layout, Linear, Mlp, PenaltyScratch, Precision, RunningNorm, Torso,
+    TorsoKind, TorsoSpec, Trace, features_of, standardised_features,
 };
+use imago::rollout::leaf_tensor;
 use imago::run::{Log, State};
-use imago::{Result, Stream};
-use imago_envs::Space;
+use imago::{Error, Result, Stream};
+use imago_envs::{LeafBuf, Space};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
@@ -49,11 +50,15 @@ pub enum ActionInput {
     OneHot,
     /// One logit for each action, the taken one's counts (the paper's code). For a single choice only.
     PerActionLogit,
+    /// Not at all: the expert's observations are imitated, its actions may be unknown.
+    None,
 }
 
 /// What a discriminator is made of.
 #[derive(Clone, Debug)]
 pub(crate) struct DiscriminatorSpec {
+    /// What reads images before the hidden layers.
+    pub torso: TorsoKind,
     /// Widths of the hidden layers.
     pub hidden: Vec<i64>,
     /// After each of them.
@@ -89,6 +94,7 @@ pub(crate) struct Objective {
 pub(crate) struct Discriminator {
     pub flat: Flat,
     adam: Adam,
+    torso: Option<Convolved>,
     mlp: Mlp,
     out: Linear,
     /// The same layers in plain memory, unless their weights are normalised.
@@ -99,15 +105,54 @@ pub(crate) struct Discriminator {
     pub observation: Space,
     pub action: Space,
     per_action: bool,
+    /// Whether actions are among its input.
+    sees_action: bool,
     /// Whether it sees which observations are the absorbing state.
     indicator: bool,
     trace: Trace,
     penalty: PenaltyScratch,
 }
 
+/// Convolutions that read an observation, and the shape `[…]` in which they read it.
+struct Convolved {
+    torso: Torso,
+    shape: Vec<i64>,
+}
+
+impl Convolved {
+    /// The convolutions that `spec` asks for, if it does.
+    fn new(layout: &mut Layout, spec: &DiscriminatorSpec, observation: &Space) -> Result<Option<Self>> {
+        if spec.torso == TorsoKind::Mlp {
+            return Ok(None);
+        }
+        if spec.spectral_norm {
+            return Err(Error::Invalid(
+                "spectral_norm is for perceptrons: with convolutions use gradient_penalty".into(),
+            ));
+        }
+        let shape = TorsoSpec {
+            kind: spec.torso,
+            hidden: Vec::new(),
+            activation: spec.activation,
+            precision: Precision::F32,
+        };
+        let torso = Torso::new(layout, "discriminator", &shape, observation)?;
+        let nothing = leaf_tensor(&LeafBuf::zeros(observation, 1), observation);
+        let shape = torso.prepare(observation, &nothing).size()[1..].to_vec();
+        Ok(Some(Self { torso, shape }))
+    }
+
+    /// Numbers that it reads.
+    fn width(&self) -> i64 {
+        self.shape.iter().product()
+    }
+}
+
 /// Pairs as the network reads them: input features `[B, F]` and, for per-action logits, which one counts, `[B, 1]`.
 pub(crate) struct Pairs {
     pub features: Tensor,
+    /// What convolutions read, as it was seen, `[B, …]`: bytes stay bytes until a minibatch of them is needed.
+    pub image: Option<Tensor>,
     pub choice: Option<Tensor>,
     /// How much each counts, float32 `[B]`; all the same if absent.
     pub weight: Option<Tensor>,
@@ -124,8 +169,20 @@ impl Pairs {
         let index = rng.indices(self.len(), count);
         Self {
             features: self.features.index_select(0, &index),
+            image: self.image.as_ref().map(|image| image.index_select(0, &index)),
             choice: self.choice.as_ref().map(|choice| choice.index_select(0, &index)),
             weight: self.weight.as_ref().map(|weight| weight.index_select(0, &index)),
+        }
+    }
+
+    /// `count` of them from `first` on, the same memory.
+    fn narrow(&self, first: usize, count: usize) -> Self {
+        let of = |x: &Tensor| x.narrow(0, first as i64, count as i64);
+        Self {
+            features: of(&self.features),
+            image: self.image.as_ref().map(of),
+            choice: self.choice.as_ref().map(of),
+            weight: self.weight.as_ref().map(of),
         }
     }
 
@@ -133,6 +190,7 @@ impl Pairs {
     pub fn shallow_clone(&self) -> Self {
         Self {
             features: self.features.shallow_clone(),
+            image: self.image.as_ref().map(Tensor::shallow_clone),
             choice: self.choice.as_ref().map(Tensor::shallow_clone),
             weight: self.weight.as_ref().map(Tensor::shallow_clone),
         }
@@ -141,13 +199,25 @@ impl Pairs {
 
 impl Discriminator {
     /// A network for pairs of these spaces.
-    pub fn new(spec: DiscriminatorSpec, observation: &Space, action: &Space, rng: &mut Stream) -> Self {
+    ///
+    /// # Errors
+    /// Convolutions over what is no image, or with normalised weights.
+    pub fn new(
+        spec: DiscriminatorSpec,
+        observation: &Space,
+        action: &Space,
+        rng: &mut Stream,
+    ) -> Result<Self> {
         let per_action =
             matches!(action, Space::Discrete { .. }) && spec.action_input == ActionInput::PerActionLogit;
-        let width = |space: &Space| space.features() as i64;
-        let seen = width(observation) + i64::from(spec.indicator);
-        let input = seen + if per_action { 0 } else { width(action) };
         let mut layout = Layout::default();
+        let torso = Convolved::new(&mut layout, &spec, observation)?;
+        let width = |space: &Space| space.features() as i64;
+        let sees_action = !per_action && spec.action_input != ActionInput::None;
+        let beside = i64::from(spec.indicator) + if sees_action { width(action) } else { 0 };
+        // What is standardised: everything but images.
+        let features = beside + if torso.is_none() { width(observation) } else { 0 };
+        let input = beside + torso.as_ref().map_or(width(observation), |convolved| convolved.torso.features);
         let mlp = Mlp::new(&mut layout, "discriminator", input, &spec.hidden, spec.activation, spec.init);
         let last = *spec.hidden.last().unwrap_or(&input);
         let outputs = if per_action { width(action) } else { 1 };
@@ -160,14 +230,17 @@ impl Discriminator {
                 singular.push(&u / u.norm());
             }
         }
-        Self {
+        Ok(Self {
             adam: Adam::new(&flat, 1e-8),
-            dense: (!spec.spectral_norm).then(|| Dense::new(&flat.layout, &mlp, Some(&out))),
-            normaliser: spec.normalise.then(|| {
-                let mut standardised = standardised_features(observation);
-                standardised.resize(input as usize, true);
-                RunningNorm::new(input as usize, 1e-5, None).only(standardised)
+            dense: (!spec.spectral_norm && torso.is_none())
+                .then(|| Dense::new(&flat.layout, &mlp, Some(&out))),
+            normaliser: (spec.normalise && features > 0).then(|| {
+                let mut standardised =
+                    if torso.is_none() { standardised_features(observation) } else { Vec::new() };
+                standardised.resize(features as usize, true);
+                RunningNorm::new(features as usize, 1e-5, None).only(standardised)
             }),
+            torso,
             flat,
             mlp,
             out,
@@ -175,29 +248,37 @@ impl Discriminator {
             observation: observation.clone(),
             action: action.clone(),
             per_action,
+            sees_action,
             indicator: spec.indicator,
             trace: Trace::default(),
             penalty: PenaltyScratch::default(),
-        }
+        })
     }
 
     /// Observations `[B, …]` and actions `[B, …]` as input. Actions count as executed: clipped to their space.
     /// `absorbing`, bool `[B]`, marks rows of the absorbing state, none if absent.
     pub fn pairs(&self, observation: &Tensor, action: &Tensor, absorbing: Option<&Tensor>) -> Pairs {
-        let mut parts = vec![features_of(&self.observation, observation)];
+        let rows = observation.size()[0];
+        let mut parts = Vec::new();
+        if self.torso.is_none() {
+            parts.push(features_of(&self.observation, observation));
+        }
         if self.indicator {
-            let rows = parts[0].size()[0];
             parts.push(match absorbing {
                 Some(absorbing) => absorbing.to_kind(Kind::Float).view([rows, 1]),
                 None => Tensor::zeros([rows, 1], (Kind::Float, Device::Cpu)),
             });
         }
-        let choice = self.per_action.then(|| action.view([-1, 1]));
-        if choice.is_none() {
+        if self.sees_action {
             parts.push(executed(&self.action, action));
         }
-        let features = if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 1) };
-        Pairs { features, choice, weight: None }
+        let features = match parts.len() {
+            0 => Tensor::zeros([rows, 0], (Kind::Float, Device::Cpu)),
+            1 => parts.remove(0),
+            _ => Tensor::cat(&parts, 1),
+        };
+        let image = self.torso.as_ref().map(|_| observation.shallow_clone());
+        Pairs { features, image, choice: self.per_action.then(|| action.view([-1, 1])), weight: None }
     }
 
     /// Pairs with standardised features, statistics frozen.
@@ -209,11 +290,33 @@ impl Discriminator {
         }
     }
 
-    /// Logits `[B]` of normalised features.
-    pub fn logits(&self, features: &Tensor, choice: Option<&Tensor>) -> Tensor {
+    /// What the network reads of normalised pairs: their features, after the pixels where there are convolutions; float32
+    /// `[B, pixels + F]`.
+    pub fn input(&self, pairs: &Pairs) -> Tensor {
+        match self.torso.as_ref().zip(pairs.image.as_ref()) {
+            Some((convolved, image)) => {
+                let pixels = convolved.torso.prepare(&self.observation, image).flatten(1, -1);
+                Tensor::cat(&[&pixels, &pairs.features], 1)
+            }
+            None => pairs.features.shallow_clone(),
+        }
+    }
+
+    /// Logits `[B]` of what [`Discriminator::input`] gives.
+    pub fn logits(&self, input: &Tensor, choice: Option<&Tensor>) -> Tensor {
+        let features = match &self.torso {
+            Some(convolved) => {
+                let (rows, width) = (input.size()[0], convolved.width());
+                let shape = [&[rows], convolved.shape.as_slice()].concat();
+                let pixels = input.narrow(1, 0, width).reshape(shape);
+                let beside = input.narrow(1, width, input.size()[1] - width);
+                Tensor::cat(&[convolved.torso.forward(&self.flat, &pixels), beside], 1)
+            }
+            None => input.shallow_clone(),
+        };
         let layers = self.mlp.layers.iter().chain([&self.out]).enumerate();
         let count = self.mlp.layers.len();
-        let x = layers.fold(features.shallow_clone(), |x, (i, layer)| {
+        let x = layers.fold(features, |x, (i, layer)| {
             let y = match self.singular.get(i) {
                 Some(u) => {
                     let weight = spectrally_normalised(self.flat.get(layer.weight), u);
@@ -233,7 +336,7 @@ impl Discriminator {
     pub fn score(&self, pairs: &Pairs) -> Tensor {
         let pairs = self.normalised(pairs);
         let Some(dense) = &self.dense else {
-            return tch::no_grad(|| self.logits(&pairs.features, pairs.choice.as_ref()));
+            return tch::no_grad(|| self.logits_in_parts(&pairs));
         };
         let mut trace = Trace::default();
         dense.forward(slice(&self.flat.weights), slice(&pairs.features), pairs.len(), &mut trace);
@@ -242,6 +345,19 @@ impl Discriminator {
             Some(choice) => logits.gather(1, choice, false).squeeze_dim(1),
             None => logits.squeeze_dim(1),
         }
+    }
+
+    /// Logits `[B]`, some rows at a time: images need memory for what lies between their layers.
+    fn logits_in_parts(&self, pairs: &Pairs) -> Tensor {
+        const TOGETHER: usize = 512;
+        let parts: Vec<Tensor> = (0..pairs.len())
+            .step_by(TOGETHER)
+            .map(|first| {
+                let part = pairs.narrow(first, TOGETHER.min(pairs.len() - first));
+                self.logits(&self.input(&part), part.choice.as_ref())
+            })
+            .collect();
+        Tensor::cat(&parts, 0)
     }
 
     /// One step on as many pairs of both sides, standardised already; returns accuracies and mean logits on expert and
@@ -265,7 +381,7 @@ impl Discriminator {
         let norm = self.flat.gradient_norm();
         if !norm.is_finite() {
             let batch = [("expert", real), ("policy", generated)];
-            let batch = batch.map(|(name, pairs)| (name.into(), pairs.features.copy()));
+            let batch = batch.map(|(name, pairs)| (name.into(), self.input(pairs)));
             return Err(self.flat.diverged("the discriminator", batch.into()));
         }
         self.adam.update(&mut self.flat, learning_rate);
@@ -330,8 +446,9 @@ impl Discriminator {
         for (layer, u) in matrices.zip(&mut self.singular) {
             power_iteration(self.flat.get(layer.weight), u);
         }
-        let expert_logits = self.logits(&real.features, real.choice.as_ref());
-        let policy_logits = self.logits(&generated.features, generated.choice.as_ref());
+        let (real_input, generated_input) = (self.input(real), self.input(generated));
+        let expert_logits = self.logits(&real_input, real.choice.as_ref());
+        let policy_logits = self.logits(&generated_input, generated.choice.as_ref());
         let (weight, smoothing) = (real.weight.as_ref(), objective.label_smoothing);
         let loss = weighted_discriminator_loss(&expert_logits, weight, &policy_logits, smoothing);
         let entropy = bernoulli_entropy(&expert_logits) + bernoulli_entropy(&policy_logits);
@@ -341,7 +458,7 @@ impl Discriminator {
             // Between two per-action pairs the expert's action counts: half an action has no logit.
             let f = |x: &Tensor| self.logits(x, real.choice.as_ref());
             let target = objective.gradient_penalty_target;
-            let penalty = gradient_penalty(f, &real.features, &generated.features, &mix, target)?;
+            let penalty = gradient_penalty(f, &real_input, &generated_input, &mix, target)?;
             log.scalar("gradient_penalty", penalty.double_value(&[]));
             total += penalty * objective.gradient_penalty;
         }

@@ -6,7 +6,7 @@
 use crate::Demonstrations;
 use crate::discriminator::{ActionInput, Discriminator, DiscriminatorSpec, Objective, Pairs, RewardForm};
 use crate::verdict::{Health, Standard};
-use imago::nn::{Activation, Init};
+use imago::nn::{Activation, Init, TorsoKind};
 use imago::rollout::{Batch, first_row_outside};
 use imago::run::{Log, State};
 use imago::signal::{Evidence, RewardSignal, Verdict};
@@ -22,6 +22,8 @@ use tch::Tensor;
 pub struct GailConfig {
     /// The reward's form: decides which way episode endings bias the policy.
     pub reward: RewardForm,
+    /// What reads observations before the hidden layers: convolutions for images, as `policy.torso`.
+    pub torso: TorsoKind,
     /// Widths of the discriminator's hidden layers.
     #[schemars(inner(range(min = 1, max = 65_536)))]
     pub hidden: Vec<i64>,
@@ -58,6 +60,7 @@ impl Default for GailConfig {
     fn default() -> Self {
         Self {
             reward: RewardForm::Positive,
+            torso: TorsoKind::Mlp,
             hidden: vec![64, 64],
             activation: Activation::Tanh,
             action_input: ActionInput::OneHot,
@@ -78,6 +81,7 @@ impl Default for GailConfig {
 impl GailConfig {
     fn discriminator(&self) -> DiscriminatorSpec {
         DiscriminatorSpec {
+            torso: self.torso,
             hidden: self.hidden.clone(),
             activation: self.activation,
             action_input: self.action_input,
@@ -177,7 +181,7 @@ impl Gail {
         }
         let spec = config.discriminator();
         let discriminator =
-            Discriminator::new(spec, &demonstrations.observation_space, &demonstrations.action_space, rng);
+            Discriminator::new(spec, &demonstrations.observation_space, &demonstrations.action_space, rng)?;
         let capacity = (rollout * config.replay_rollouts.max(1)) as i64;
         let ring = |like: &Tensor| {
             let mut shape = like.size();
@@ -232,10 +236,12 @@ impl RewardSignal for Gail {
         }
         self.replay.push(&observation, &action);
         // Statistics of both classes in equal parts, once a rollout.
-        let expert = self.expert.draw(count as usize, rng);
-        let policy = self.discriminator.pairs(&observation, &action, None);
-        if let Some(normaliser) = &mut self.discriminator.normaliser {
-            normaliser.update(&Tensor::cat(&[expert.features, policy.features], 0));
+        if self.discriminator.normaliser.is_some() {
+            let expert = self.expert.draw(count as usize, rng);
+            let policy = self.discriminator.pairs(&observation, &action, None);
+            if let Some(normaliser) = &mut self.discriminator.normaliser {
+                normaliser.update(&Tensor::cat(&[expert.features, policy.features], 0));
+            }
         }
         let policy = self.discriminator.pairs(
             &self.replay.observation.narrow(0, 0, self.replay.filled),
@@ -362,12 +368,12 @@ mod tests {
         };
         let (observation, action) = (Space::floats(&[4], -1.0, 1.0), Space::discrete(2));
         assert_eq!(
-            Discriminator::new(paper.discriminator(), &observation, &action, &mut rng).flat.count(),
+            Discriminator::new(paper.discriminator(), &observation, &action, &mut rng).unwrap().flat.count(),
             10_802
         );
         let (observation, action) = (Space::floats(&[11], -1.0, 1.0), Space::floats(&[3], -1.0, 1.0));
         assert_eq!(
-            Discriminator::new(paper.discriminator(), &observation, &action, &mut rng).flat.count(),
+            Discriminator::new(paper.discriminator(), &observation, &action, &mut rng).unwrap().flat.count(),
             11_701
         );
     }
@@ -452,6 +458,74 @@ mod tests {
             let config = GailConfig { action_input: ActionInput::PerActionLogit, ..config() };
             let message = Gail::new(config, &expert, 4, &mut rng).err().unwrap().to_string();
             assert!(message.contains("per_action_logit") && message.contains("one_hot"), "{message}");
+        }
+    }
+
+    /// `[B, 2, 16, 16]` images, the second frame of which is as bright as asked.
+    fn images(brightness: &[u8]) -> Tensor {
+        let frames: Vec<u8> =
+            brightness.iter().flat_map(|&bright| [[0u8; 256], [bright; 256]].concat()).collect();
+        Tensor::from_slice(&frames).view([-1, 2, 16, 16])
+    }
+
+    /// The expert sees bright images and does 0; whoever learns sees dark ones, and bright ones when it does 1.
+    fn of_pixels(config: &GailConfig) -> Result<(Gail, Batch)> {
+        let space = Space::Box {
+            shape: vec![2, 16, 16],
+            dtype: imago_envs::Dtype::U8,
+            low: vec![0.0; 512],
+            high: vec![255.0; 512],
+        };
+        let expert = Demonstrations::from_pairs(
+            space,
+            Space::discrete(2),
+            images(&[200, 210, 220, 230]),
+            Tensor::from_slice(&[0i64, 0, 0, 0]),
+        );
+        let policy = Batch { observations: images(&[10, 20, 200, 230]), ..flat(&[0.0; 4], &[0, 0, 1, 1]) };
+        Ok((Gail::new(config.clone(), &expert, 4, &mut Stream::new(5, "gail", 0, 0))?, policy))
+    }
+
+    #[test]
+    fn images_are_read_by_convolutions() {
+        let pixels =
+            GailConfig { torso: TorsoKind::Icm, activation: Activation::Elu, batch_size: 16, ..config() };
+        for config in [
+            pixels.clone(),
+            GailConfig { gradient_penalty: 1.0, ..pixels.clone() },
+            GailConfig { action_input: ActionInput::PerActionLogit, ..pixels.clone() },
+        ] {
+            let (mut gail, policy) = of_pixels(&config).unwrap();
+            let mut rng = Stream::new(6, "gail", 0, 0);
+            let reward = gail.reward(&policy).unwrap();
+            assert!((reward - 2f64.ln()).abs().max().double_value(&[]) < 1e-6, "undecided at first");
+            for _ in 0..40 {
+                gail.update(&policy, &mut rng, &mut Log::in_memory()).unwrap();
+            }
+            let batch = Batch { observations: images(&[215]), ..flat(&[0.0], &[0]) };
+            let expert = gail.reward(&batch).unwrap().double_value(&[0]);
+            let highest = gail.reward(&policy).unwrap().max().double_value(&[]);
+            assert!(expert > highest + 0.1, "{expert} {highest}");
+        }
+        let message = of_pixels(&GailConfig { spectral_norm: true, ..pixels }).err().unwrap().to_string();
+        assert!(message.contains("spectral_norm") && message.contains("gradient_penalty"), "{message}");
+    }
+
+    #[test]
+    fn observations_alone_may_be_imitated() {
+        for torso in [TorsoKind::Mlp, TorsoKind::Icm] {
+            let config = GailConfig { torso, action_input: ActionInput::None, batch_size: 16, ..config() };
+            let (mut gail, policy) = of_pixels(&config).unwrap();
+            let mut rng = Stream::new(6, "gail", 0, 0);
+            for _ in 0..60 {
+                gail.update(&policy, &mut rng, &mut Log::in_memory()).unwrap();
+            }
+            let mut rewards = |action: i64| {
+                let batch = Batch { observations: images(&[15, 215]), ..flat(&[0.0; 2], &[action; 2]) };
+                Vec::<f32>::try_from(gail.reward(&batch).unwrap()).unwrap()
+            };
+            let [done, other] = [rewards(0), rewards(1)];
+            assert!(done == other && done[1] > done[0] + 0.1, "{torso:?}: {done:?} {other:?}");
         }
     }
 

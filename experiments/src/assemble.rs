@@ -233,7 +233,7 @@ fn agent(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>> {
     };
     let seed = recipe.run.seed;
     let collector = collector(program, recipe, &env, collecting)?;
-    let policy = new_policy(collector.policy().clone(), seed)?;
+    let policy = warmed(new_policy(collector.policy().clone(), seed)?, recipe)?;
     let weights = |purpose| Stream::new(seed, purpose, 0, 0);
     let learner: Box<dyn Learner> = match recipe.learner.clone() {
         LearnerConfig::Ppo(config) => Box::new(Ppo::new(config, policy)),
@@ -255,6 +255,17 @@ fn agent(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>> {
 
 fn new_policy(spec: PolicySpec, seed: u64) -> Result<ActorCritic> {
     Ok(ActorCritic::new(spec, &mut Stream::new(seed, "policy weights", 0, 0))?)
+}
+
+/// `policy` as it begins: with statistics from the demonstrations, or having cloned them, if the recipe says so.
+fn warmed(mut policy: ActorCritic, recipe: &Recipe) -> Result<ActorCritic> {
+    let Some(demos) = recipe.warm_start().filter(|demos| !demos.demos.is_empty()) else { return Ok(policy) };
+    let pairs = demonstrations(&mut demos.clone())?;
+    match recipe.policy.cloning_steps {
+        0 => policy.update_normaliser(&pairs.observations),
+        steps => policy = Bc::warm_start(policy, &pairs, steps, recipe.run.seed)?,
+    }
+    Ok(policy)
 }
 
 fn signal(

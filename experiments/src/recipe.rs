@@ -136,6 +136,11 @@ pub struct PolicyConfig {
     pub shared: Option<bool>,
     /// Standardise vector observations by running statistics.
     pub normalise: bool,
+    /// Begin those statistics with the demonstrations' observations, as Ho & Ermon's code (2016) does.
+    pub normalise_from_demos: bool,
+    /// Clone the demonstrations for so many steps of the optimiser before anything else is learnt; their observations
+    /// begin the statistics, too.
+    pub cloning_steps: u64,
     /// Initial log standard deviation of continuous actions.
     pub log_std: f64,
     /// Arithmetic of the convolutions: "f32", or "bf16" with weights in f32, which pays on processors with AMX.
@@ -150,6 +155,8 @@ impl Default for PolicyConfig {
             activation: None,
             shared: None,
             normalise: false,
+            normalise_from_demos: false,
+            cloning_steps: 0,
             log_std: 0.0,
             precision: Precision::F32,
         }
@@ -534,6 +541,19 @@ impl Recipe {
             check(stack.discount.is_none(), &format!("signal.{name}.discount"), why)?;
             check(stack.episodic, &format!("signal.{name}.episodic"), why)?;
         }
+        let PolicyConfig { normalise, normalise_from_demos, cloning_steps, .. } = self.policy;
+        check(
+            normalise || !normalise_from_demos,
+            "policy.normalise_from_demos",
+            "set policy.normalise = true too: there are no statistics without it",
+        )?;
+        for (asked, path) in [
+            (normalise_from_demos, "policy.normalise_from_demos"),
+            (cloning_steps > 0, "policy.cloning_steps"),
+        ] {
+            let why = "no signal here has demonstrations to begin with: add one of kind \"gail\" or \"dac\"";
+            check(!asked || self.warm_start().is_some(), path, why)?;
+        }
         for SignalConfig { name, kind, .. } in &self.signals {
             check(
                 self.learner.replay().is_some() || !matches!(kind, SignalKind::Dac(..)),
@@ -567,6 +587,15 @@ impl Recipe {
             _ => None,
         });
         learner.into_iter().chain(signals).collect()
+    }
+
+    /// The demonstrations from which the policy begins, if the recipe says that it does.
+    pub fn warm_start(&self) -> Option<&DemosConfig> {
+        let asked = self.policy.normalise_from_demos || self.policy.cloning_steps > 0;
+        self.signals.iter().filter(|_| asked).find_map(|signal| match &signal.kind {
+            SignalKind::Gail(demos, _) | SignalKind::Dac(demos, _) => Some(demos),
+            _ => None,
+        })
     }
 
     /// Every place that names a demonstration file.
