@@ -24,6 +24,8 @@ mod program;
 mod readme;
 #[path = "end_to_end/refusals.rs"]
 mod refusals;
+#[path = "end_to_end/reproduce.rs"]
+mod reproduce;
 #[path = "end_to_end/resume.rs"]
 mod resume;
 #[path = "end_to_end/round_trip.rs"]

@@ -3,21 +3,24 @@
 use crate::program::Place;
 use std::time::Instant;
 
-const RECIPES: [&str; 9] = [
+const RECIPES: [&str; 11] = [
     "bc/cartpole",
     "gail/cartpole",
     "gail/original-cartpole",
     "ppo/cartpole",
+    "ppo/mountaincar",
     "ppo/pendulum",
     "ppo/rooms-dense",
     "ppo/rooms-sparse",
     "sac/pendulum",
+    "trpo/acrobot",
     "trpo/cartpole",
 ];
 
 /// Recipes that need an extra.
-const GAMES: [(&str, &str); 10] = [
+const GAMES: [(&str, &str); 12] = [
     ("dac/hopper", "mujoco"),
+    ("gail/hopper", "mujoco"),
     ("ppo/doom-basic", "doom"),
     ("ppo/doom-dense", "doom"),
     ("ppo/halfcheetah-seals", "mujoco"),
@@ -26,6 +29,7 @@ const GAMES: [(&str, &str); 10] = [
     ("ppo/mario", "mario"),
     ("ppo/minigrid-empty", "minigrid"),
     ("ppo/pong", "atari"),
+    ("sac/halfcheetah", "mujoco"),
     ("sac/hopper", "mujoco"),
 ];
 
@@ -40,6 +44,7 @@ fn help_tells_every_command_and_exit_code() {
         "eval",
         "record",
         "demos",
+        "reproduce",
         "recipes",
         "envs",
         "demo",
@@ -60,6 +65,7 @@ fn help_tells_every_command_and_exit_code() {
         "demos subsample",
         "recipes",
         "recipes keys",
+        "reproduce",
         "envs",
         "watch",
         "demo",
