@@ -3,6 +3,7 @@
 use crate::env::{Each, Env, EnvSpec, VecEnv};
 use crate::error::{Error, Result};
 use crate::games::{self, Preset};
+use crate::mujoco::{self, Mujoco};
 use crate::wrappers;
 use crate::{
     Acrobot, AcrobotVersion, CartPole, Gymnasium, GymnasiumVector, MountainCar, MountainCarContinuous,
@@ -19,6 +20,8 @@ type MakeGroup = dyn Fn(&EnvSpec, Option<u32>, usize) -> Result<Box<dyn VecEnv>>
 struct Entry {
     description: String,
     builtin: bool,
+    /// The extra that it needs.
+    extra: Option<&'static str>,
     kind: Kind,
 }
 
@@ -26,8 +29,8 @@ struct Entry {
 enum Kind {
     /// Written in Rust.
     Native { time_limit: Option<u32>, one: Arc<MakeOne>, group: Arc<MakeGroup> },
-    /// A name for another environment with some keys filled in, and the extra that it needs.
-    Preset { spec: Box<EnvSpec>, extra: Option<&'static str> },
+    /// A name for another environment with some keys filled in.
+    Preset(Box<EnvSpec>),
 }
 
 /// The environments a program can make by name. Names with the prefix `gym:` go to Gymnasium and need no
@@ -97,16 +100,24 @@ impl Registry {
             Some(200),
             MountainCar::seals_from_args,
         );
+        for robot in &mujoco::ROBOTS {
+            let make = move |args: &Table| Mujoco::from_args(robot, args);
+            registry.register(robot.id, robot.description, Some(mujoco::LIMIT), make);
+            registry.needs(robot.id, "mujoco");
+        }
         registry.entries.values_mut().for_each(|entry| entry.builtin = true);
         for Preset { id, description, extra, spec } in games::presets() {
             registry.preset(&id, &description, spec);
-            if let Some(Entry { kind: Kind::Preset { extra: needed, .. }, .. }) =
-                registry.entries.get_mut(&id)
-            {
-                *needed = Some(extra);
-            }
+            registry.needs(&id, extra);
         }
         registry
+    }
+
+    /// Notes which extra an environment needs.
+    fn needs(&mut self, id: &str, extra: &'static str) {
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.extra = Some(extra);
+        }
     }
 
     /// Adds a name for the environment `spec`, which may be Gymnasium's, a native one or another preset. Keys that a
@@ -116,8 +127,9 @@ impl Registry {
     /// If `id` starts with `gym:` or `vec:`, which belong to Gymnasium.
     pub fn preset(&mut self, id: &str, description: &str, spec: EnvSpec) {
         assert!(!is_gymnasiums(id), "`{id}`: names with `gym:` or `vec:` belong to Gymnasium");
-        let kind = Kind::Preset { spec: Box::new(spec), extra: None };
-        self.entries.insert(id.into(), Entry { description: description.into(), builtin: false, kind });
+        let kind = Kind::Preset(Box::new(spec));
+        let description = description.into();
+        self.entries.insert(id.into(), Entry { description, builtin: false, extra: None, kind });
     }
 
     /// `spec` with its presets filled in: an environment that is native, `gym:ID` or `vec:ID`, or unknown.
@@ -125,7 +137,7 @@ impl Registry {
         let mut filled = spec.clone();
         // As many as there are: presets of each other in a circle end as an unknown name.
         for _ in 0..=self.entries.len() {
-            let Some(Entry { kind: Kind::Preset { spec, .. }, .. }) = self.entries.get(&filled.id) else {
+            let Some(Entry { kind: Kind::Preset(spec), .. }) = self.entries.get(&filled.id) else {
                 return filled;
             };
             filled = filled.over(spec);
@@ -140,10 +152,7 @@ impl Registry {
 
     /// The extra that the environment of this name needs, if any.
     pub fn extra(&self, id: &str) -> Option<&'static str> {
-        match self.entries.get(id)?.kind {
-            Kind::Preset { extra, .. } => extra,
-            Kind::Native { .. } => None,
-        }
+        self.entries.get(id)?.extra
     }
 
     /// What changes whenever an environment in Python may have; `None` for those of this program.
@@ -192,7 +201,8 @@ impl Registry {
         };
         let description = description.into();
         let (one, group) = (Arc::new(one), Arc::new(group));
-        let entry = Entry { description, builtin: false, kind: Kind::Native { time_limit, one, group } };
+        let kind = Kind::Native { time_limit, one, group };
+        let entry = Entry { description, builtin: false, extra: None, kind };
         self.entries.insert(id.into(), entry);
     }
 

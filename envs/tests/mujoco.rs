@@ -4,7 +4,7 @@
 
 mod single;
 
-use imago_envs::{Env, EnvSpec, Leaf, LeafBuf, Registry};
+use imago_envs::{Env, EnvSpec, Leaf, LeafBuf, Mujoco, ROBOTS, Registry};
 use pyo3::prelude::*;
 use single::{Single, lacks, spec};
 
@@ -42,6 +42,9 @@ fn a_fresh_instance_goes_on_bit_for_bit() {
         ("gym:Ant-v5", "", None),
         ("gym:Humanoid-v5", "", None),
         ("gym:Reacher-v5", "", None),
+        ("Hopper-v5", "", None),
+        ("Hopper-v5", "terminate_when_unhealthy = false", Some(130)),
+        ("HalfCheetah-v5", "", None),
     ] {
         let spec = spec(id, args, limit);
         let mut env = Single::new(registry.make(&spec).unwrap());
@@ -60,6 +63,89 @@ fn a_fresh_instance_goes_on_bit_for_bit() {
         assert!(play(&mut fresh) == expected, "{id} {args}: another instance");
         env.env.load(&saved).unwrap();
         assert!(play(&mut env) == expected, "{id} {args}: the same instance");
+    }
+}
+
+/// Gymnasium's own, set to a state of positions and velocities.
+struct Original(Py<PyAny>);
+
+impl Original {
+    fn new(id: &str) -> Self {
+        imago_envs::python::start();
+        Python::attach(|py| {
+            let make = py.import("gymnasium").unwrap().getattr("make").unwrap();
+            let env = make.call1((id,)).unwrap();
+            env.call_method0("reset").unwrap();
+            Self(env.unbind())
+        })
+    }
+
+    fn set(&self, positions: Vec<f64>, velocities: Vec<f64>) {
+        Python::attach(|py| {
+            let env = self.0.bind(py).getattr("unwrapped").unwrap();
+            let array = py.import("numpy").unwrap().getattr("array").unwrap();
+            let [positions, velocities] = [positions, velocities].map(|x| array.call1((x,)).unwrap());
+            // As its `reset` does, or what the last step left would count.
+            let arguments = (env.getattr("model").unwrap(), env.getattr("data").unwrap());
+            py.import("mujoco").unwrap().call_method1("mj_resetData", arguments).unwrap();
+            env.call_method1("set_state", (positions, velocities)).unwrap();
+        });
+    }
+
+    /// Observation, reward, terminated.
+    fn step(&self, action: &[f32]) -> (Vec<f32>, f64, bool) {
+        Python::attach(|py| {
+            let numpy = py.import("numpy").unwrap();
+            let action = numpy.call_method1("array", (action.to_vec(), "float32")).unwrap();
+            let step = self.0.bind(py).getattr("unwrapped").unwrap().call_method1("step", (action,)).unwrap();
+            let (seen, reward, terminated): (Bound<PyAny>, f64, bool) = (
+                step.get_item(0).unwrap(),
+                step.get_item(1).unwrap().extract().unwrap(),
+                step.get_item(2).unwrap().extract().unwrap(),
+            );
+            let seen: Vec<f64> = seen.call_method0("tolist").unwrap().extract().unwrap();
+            (seen.into_iter().map(|x| x as f32).collect(), reward, terminated)
+        })
+    }
+}
+
+#[test]
+fn native_robots_are_gymnasiums_bit_for_bit() {
+    if lacks("mujoco") {
+        return;
+    }
+    for robot in &ROBOTS {
+        let id = robot.id;
+        // Places along which the world is the same, too.
+        let shown = match id {
+            "InvertedPendulum-v5" => toml::Table::new(),
+            _ => toml::toml! { exclude_current_positions_from_observation = false },
+        };
+        let mut native = Single::new(Mujoco::from_args(robot, &shown).unwrap());
+        let original = Original::new(id);
+        let hidden = native.f32().len() - original.step(&action(0, native.env.action_space().len())).0.len();
+        let (mut ended, mut compared) = (0, 0);
+        for episode in 0..4 {
+            native.reset(episode).unwrap();
+            let (positions, velocities) = native.env.configuration();
+            original.set(positions.to_vec(), velocities.to_vec());
+            for t in 0..250 {
+                let action = action(t + 10 * episode as usize, native.env.action_space().len());
+                let (seen, reward, terminated) = original.step(&action);
+                let step = native.step(Leaf::F32(&action)).unwrap();
+                let ours = &native.f32()[hidden..];
+                assert_eq!(ours, seen, "{id}, episode {episode}, step {t}");
+                assert_eq!(step.reward, reward, "{id}, episode {episode}, step {t}");
+                assert_eq!(step.terminated, terminated, "{id}, episode {episode}, step {t}");
+                compared += 1;
+                if terminated {
+                    ended += 1;
+                    break;
+                }
+            }
+        }
+        let falls = !matches!(id, "HalfCheetah-v5" | "Swimmer-v5");
+        assert!(compared > 40 && (ended > 0) == falls, "{id}: {compared} steps, {ended} ends");
     }
 }
 
