@@ -136,7 +136,8 @@ pub struct Rnd {
 /// The newest of `stack` frames in an observation.
 fn newest(space: &Space, stack: usize) -> Space {
     let mut frame = space.clone();
-    if let Space::Box { shape, low, high, .. } = &mut frame {
+    // A single number has no first dimension, and no stack either.
+    if let (Space::Box { shape, low, high, .. }, 2..) = (&mut frame, stack) {
         shape[0] /= stack;
         let count = low.len() / stack;
         low.truncate(count);
@@ -356,6 +357,23 @@ mod tests {
         let _ = other.observations.narrow(2, 1, 1).zero_();
         assert_ne!(rnd.reward(&other).unwrap(), reward);
         let _ = other.ends.as_mut().map(|ends| ends.observation.narrow(1, 0, 1).zero_());
+    }
+
+    #[test]
+    fn a_single_number_and_a_choice_can_be_new() {
+        for space in [Space::floats(&[], -1.0, 1.0), Space::discrete(3)] {
+            let (mut batch, floats) = (vectors(), matches!(space, Space::Box { .. }));
+            if !floats {
+                batch.observations = batch.observations.view([4, 2]).remainder(3).to_kind(Kind::Int64);
+                batch.ends.iter_mut().for_each(|ends| {
+                    ends.observation = ends.observation.view(-1).abs().remainder(3).to_kind(Kind::Int64)
+                });
+            }
+            let reward = made(config(), &space, 1).reward(&batch).unwrap();
+            // Of five numbers one is their mean, 0 to both networks.
+            let paid = slice::<f32>(&reward).iter().filter(|&&r| r > 0.0).count();
+            assert_eq!(paid, if floats { 4 } else { 5 }, "{space}: {:?}", slice::<f32>(&reward));
+        }
     }
 
     #[test]
