@@ -190,6 +190,29 @@ impl Scale {
     }
 }
 
+/// Each environment's sum of rewards since its episode began.
+#[derive(Clone, Debug, Default)]
+struct EpisodeReturns(Vec<f64>);
+
+impl EpisodeReturns {
+    /// Follows a rollout `[T, N]`; the returns of the episodes that ended in it.
+    fn follow(&mut self, rewards: &Tensor, batch: &Batch) -> Vec<f64> {
+        let Lead::Time { envs, .. } = batch.lead else { return Vec::new() };
+        self.0.resize(envs as usize, 0.0);
+        let [starts, valid, terminated, truncated] =
+            [&batch.start, &batch.valid, &batch.terminated, &batch.truncated].map(slice::<bool>);
+        let mut finished = Vec::new();
+        for (i, &reward) in slice::<f32>(rewards).iter().enumerate().filter(|&(i, _)| valid[i]) {
+            let sum = &mut self.0[i % envs as usize];
+            *sum = if starts[i] { 0.0 } else { *sum } + f64::from(reward);
+            if terminated[i] || truncated[i] {
+                finished.push(*sum);
+            }
+        }
+        finished
+    }
+}
+
 /// One signal of a stack.
 pub struct Stacked {
     /// The user's name for it; its log tags start with it.
@@ -209,6 +232,7 @@ pub struct Stacked {
     /// When it learns.
     pub update: When,
     scale: Scale,
+    returns: EpisodeReturns,
 }
 
 impl Stacked {
@@ -224,6 +248,7 @@ impl Stacked {
             value_head: 0,
             update,
             scale: Scale::default(),
+            returns: EpisodeReturns::default(),
         }
     }
 
@@ -365,6 +390,9 @@ impl Signals {
                 if mean.is_finite() {
                     log.scalar(&format!("{}/reward_mean", stacked.name), mean);
                 }
+                for sum in stacked.returns.follow(&reward, batch) {
+                    log.scalar(&format!("{}/return", stacked.name), sum);
+                }
                 stacked.scale.update(stacked.normalise, &reward, batch, &self.heads[stacked.value_head]);
                 if stacked.normalise != RewardNorm::None {
                     log.scalar(&format!("{}/reward_deviation", stacked.name), stacked.scale.deviation());
@@ -382,9 +410,10 @@ impl Signals {
     /// Saves or restores every signal under its name.
     pub fn state(&mut self, state: &mut State) -> Result<()> {
         self.stack.iter_mut().try_for_each(|stacked| {
-            let (signal, scale) = (&mut stacked.signal, &mut stacked.scale);
+            let (signal, scale, returns) = (&mut stacked.signal, &mut stacked.scale, &mut stacked.returns);
             state.scope(&stacked.name, |state| {
                 state.scope("scale", |state| scale.state(state))?;
+                state.value("returns", &mut returns.0)?;
                 state.scope("signal", |state| signal.state(state))
             })
         })
@@ -431,6 +460,67 @@ mod tests {
         let variance = sums.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / 6.0;
         assert!((scale.mean - mean).abs() < 1e-12);
         assert!((scale.deviation() - variance.sqrt()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn returns_that_do_not_end_go_on_into_the_next_episode() {
+        let batch = batch(&[1.0, 10.0, 2.0, 20.0, 3.0, 30.0]);
+        let mut scale = Scale::default();
+        let head = ValueHead { discount: 0.5, episodic: false };
+        scale.update(RewardNorm::Returns, &batch.reward, &batch, &head);
+        // Environment 1, into a new episode: 10, 25, 42.5.
+        assert_eq!(scale.sums, [4.25, 42.5]);
+        // The next rollout goes on from there: 0.5 · 4.25 + 1 and so on; what lies ahead has no part in it.
+        scale.update(
+            RewardNorm::Returns,
+            &batch.reward,
+            &batch,
+            &ValueHead { discount: 0.5, episodic: true },
+        );
+        // Environment 0 begins an episode in row 0: as before. Environment 1 begins one in its last row.
+        assert_eq!(scale.sums, [4.25, 30.0]);
+    }
+
+    #[test]
+    fn rewards_are_divided_by_their_deviation_and_keep_their_mean() {
+        let mut scaled = Stacked::new("scaled", Box::new(Extrinsic), When::AfterPolicy);
+        scaled.normalise = RewardNorm::Rewards;
+        let mut signals =
+            Signals { stack: vec![scaled], heads: vec![ValueHead { discount: 0.9, episodic: true }] };
+        let mut batch = batch(&[1.0, 2.0, 3.0, 1.0, 2.0, 999.0]);
+        // The last one is nobody's.
+        batch.valid = Tensor::from_slice(&[true, true, true, true, true, false]).view([3, 2]);
+        let rewards = signals.rewards(&batch, 0.0, &mut Log::in_memory()).unwrap();
+        // 1, 2, 3, 1, 2: mean 1.8, variance 0.56.
+        for (found, raw) in slice::<f32>(&rewards[0]).iter().zip([1.0, 2.0, 3.0, 1.0, 2.0]) {
+            assert!((f64::from(*found) - raw / 0.56f64.sqrt()).abs() < 1e-5, "{found}");
+        }
+    }
+
+    /// The return of each signal in each episode, apart from the others', whatever the rollouts' bounds.
+    #[test]
+    fn episodes_returns_are_logged_under_the_signals_names() {
+        let mut stack = vec![
+            Stacked::new("task", Box::new(Extrinsic), When::AfterPolicy),
+            Stacked::new("other", Box::new(Extrinsic), When::AfterPolicy),
+        ];
+        stack[1].sign = true;
+        let mut signals = Signals { stack, heads: vec![ValueHead { discount: 0.9, episodic: true }] };
+        let mut first = batch(&[1.0, 10.0, 2.0, 20.0, 3.0, 30.0]);
+        let mut log = Log::in_memory();
+        signals.rewards(&first, 0.0, &mut log).unwrap();
+        // Environment 1 has ended an episode in its second row.
+        assert_eq!((log.current("task/return"), log.current("other/return")), (Some(30.0), Some(2.0)));
+        // Now environment 0 goes on from its 6 and ends with 7; environment 1 has a row that counts nowhere, and ends.
+        let bools = |values: &[bool]| Tensor::from_slice(values).view([3, 2]);
+        first.start = bools(&[false; 6]);
+        first.valid = bools(&[true, true, true, false, true, true]);
+        first.terminated = bools(&[false; 6]);
+        first.truncated = bools(&[true, false, false, false, false, true]);
+        let mut log = Log::in_memory();
+        signals.rewards(&first, 0.0, &mut log).unwrap();
+        // 6 + 1, and 30 + 10 + 30.
+        assert_eq!(log.current("task/return"), Some((7.0 + 70.0) / 2.0));
     }
 
     #[test]

@@ -487,7 +487,7 @@ impl Discriminator {
 }
 
 /// Actions `[B, …]` as input: choices one-hot, floats clipped to their bounds.
-fn executed(space: &Space, action: &Tensor) -> Tensor {
+pub(crate) fn executed(space: &Space, action: &Tensor) -> Tensor {
     match space {
         Space::Box { low, high, .. } => {
             let bound = |b: &[f64]| Tensor::from_slice(&b.iter().map(|&x| x as f32).collect::<Vec<f32>>());

@@ -51,6 +51,10 @@ pub struct PpoConfig {
     /// The global gradient norm is clipped to this.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub max_gradient_norm: f64,
+    /// The sum of all signals' rewards on a value head is clipped to ± this (1 in Pathak et al. 2017); off if absent.
+    #[schemars(extend("exclusiveMinimum" = 0, "x-default" = "off"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_reward_clip: Option<f64>,
     /// Standardise advantages in each minibatch.
     pub normalise_advantage: bool,
     /// Stop the epochs early when the approximate KL divergence exceeds 1.5 × this; off if absent.
@@ -76,6 +80,7 @@ impl Default for PpoConfig {
             entropy_coefficient: 0.0,
             value_coefficient: 0.5,
             max_gradient_norm: 0.5,
+            total_reward_clip: None,
             normalise_advantage: true,
             target_kl: None,
             adam_epsilon: 1e-5,
@@ -114,6 +119,14 @@ fn standardised(advantage: &Tensor) -> Tensor {
     match advantage.size()[0] {
         0 | 1 => advantage.shallow_clone(),
         _ => (advantage - advantage.mean(Kind::Float)) / (advantage.std(true) + 1e-8),
+    }
+}
+
+/// Rewards of each value head within ± `clip`.
+fn clipped(rewards: Vec<Tensor>, clip: Option<f64>) -> Vec<Tensor> {
+    match clip {
+        Some(clip) => rewards.iter().map(|reward| reward.clamp(-clip, clip)).collect(),
+        None => rewards,
     }
 }
 
@@ -371,7 +384,8 @@ impl Learner for Ppo {
         rollout.check_finite(&spec.observation, &spec.action)?;
         let rewards = timed(Phase::Signals, || {
             signals.update(When::BeforeReward, &rollout, now, log)?;
-            signals.rewards(&rollout, now.progress, log)
+            let rewards = signals.rewards(&rollout, now.progress, log)?;
+            Ok::<_, Error>(clipped(rewards, self.config.total_reward_clip))
         })?;
         timed(Phase::Update, || {
             let rows = self.advantages(&rollout, &rewards, signals)?;
@@ -441,6 +455,13 @@ mod tests {
         let r = [2f64, 0.5];
         let wanted = r.iter().map(|r| r - 1.0 - r.ln()).sum::<f64>() / 2.0;
         assert!((approximate_kl(&Tensor::from_slice(&[2f32.ln(), 0.5f32.ln()])) - wanted).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_sum_of_all_rewards_is_clipped_and_only_if_asked() {
+        let sums = || vec![Tensor::from_slice(&[0.5f32, 1.5, -3.0])];
+        assert_eq!(slice::<f32>(&clipped(sums(), Some(1.0))[0]), [0.5, 1.0, -1.0]);
+        assert_eq!(slice::<f32>(&clipped(sums(), None)[0]), [0.5, 1.5, -3.0]);
     }
 
     #[test]

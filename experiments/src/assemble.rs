@@ -10,7 +10,10 @@ use imago::nn::{ActorCritic, BoxHead, PolicySpec};
 use imago::rollout::{Collector, CollectorSpec, Launch, leaf_tensor};
 use imago::run::Train;
 use imago::signal::{Extrinsic, RewardSignal, Signals, Stacked, ValueHead};
-use imago_agents::{Agent, Bc, Dac, Demonstrations, Evaluation, Gail, Learner, Ppo, Sac, Td3, Trpo};
+use imago_agents::{
+    Agent, Bc, Dac, Demonstrations, Disagreement, E3b, Evaluation, Gail, Icm, Learner, Ppo, Rnd, Sac, Td3,
+    Trpo,
+};
 use imago_envs::{EnvSpec, LeafBuf, Space, VecEnv};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -203,7 +206,7 @@ fn agent(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>> {
     let (heads, head_of) = value_heads(&recipe.signals, discount);
     let mut stack = Vec::new();
     for (i, value_head) in head_of.into_iter().enumerate() {
-        let signal = signal(program, recipe, i, &env, &observation, &action)?;
+        let signal = signal(program, recipe, i, &env, (&observation, evaluation.frame_stack()), &action)?;
         let SignalConfig { name, stack: config, .. } = &recipe.signals[i];
         let mut stacked = Stacked::new(name, signal, config.update);
         (stacked.weight, stacked.normalise) = (config.weight, config.reward_norm);
@@ -273,7 +276,7 @@ fn signal(
     recipe: &mut Recipe,
     index: usize,
     env: &EnvSpec,
-    observation: &Space,
+    (observation, frame_stack): (&Space, usize),
     action: &Space,
 ) -> Result<Box<dyn RewardSignal>> {
     let rollout = recipe.rollout.envs * recipe.rollout.steps;
@@ -298,6 +301,22 @@ fn signal(
             check_demonstrations(&pairs, &demos.demos, env, observation, action)?;
             let mut rng = Stream::new(seed, "discriminator weights", index as u64, 0);
             Ok(Box::new(Dac::new(config.clone(), &pairs, absorbing, &mut rng)?))
+        }
+        SignalKind::Icm(config) => {
+            let mut rng = Stream::new(seed, "curiosity weights", index as u64, 0);
+            Ok(Box::new(Icm::new(config.clone(), observation, action, &mut rng)?))
+        }
+        SignalKind::Rnd(config) => {
+            let mut rng = Stream::new(seed, "curiosity weights", index as u64, 0);
+            Ok(Box::new(Rnd::new(config.clone(), observation, frame_stack, &mut rng)?))
+        }
+        SignalKind::Disagreement(config) => {
+            let mut rng = Stream::new(seed, "curiosity weights", index as u64, 0);
+            Ok(Box::new(Disagreement::new(config.clone(), observation, action, &mut rng)?))
+        }
+        SignalKind::E3b(config) => {
+            let mut rng = Stream::new(seed, "curiosity weights", index as u64, 0);
+            Ok(Box::new(E3b::new(config.clone(), observation, action, &mut rng)?))
         }
         SignalKind::Registered(kind, keys) => {
             let context =

@@ -4,12 +4,17 @@ use crate::nearest::nearest;
 use anyhow::{Result, bail};
 
 /// Built-in recipes: name and text.
-pub const RECIPES: [(&str, &str); 23] = [
+pub const RECIPES: [(&str, &str); 29] = [
     ("bc/cartpole", include_str!("../recipes/bc/cartpole.toml")),
     ("dac/hopper", include_str!("../recipes/dac/hopper.toml")),
     ("gail/cartpole", include_str!("../recipes/gail/cartpole.toml")),
     ("gail/hopper", include_str!("../recipes/gail/hopper.toml")),
     ("gail/original-cartpole", include_str!("../recipes/gail/original-cartpole.toml")),
+    ("icm/doom-no-reward", include_str!("../recipes/icm/doom-no-reward.toml")),
+    ("icm/doom-sparse", include_str!("../recipes/icm/doom-sparse.toml")),
+    ("icm/doom-very-sparse", include_str!("../recipes/icm/doom-very-sparse.toml")),
+    ("icm/mario-no-reward", include_str!("../recipes/icm/mario-no-reward.toml")),
+    ("icm/rooms-sparse", include_str!("../recipes/icm/rooms-sparse.toml")),
     ("ppo/cartpole", include_str!("../recipes/ppo/cartpole.toml")),
     ("ppo/doom-basic", include_str!("../recipes/ppo/doom-basic.toml")),
     ("ppo/doom-dense", include_str!("../recipes/ppo/doom-dense.toml")),
@@ -23,6 +28,7 @@ pub const RECIPES: [(&str, &str); 23] = [
     ("ppo/pong", include_str!("../recipes/ppo/pong.toml")),
     ("ppo/rooms-dense", include_str!("../recipes/ppo/rooms-dense.toml")),
     ("ppo/rooms-sparse", include_str!("../recipes/ppo/rooms-sparse.toml")),
+    ("rnd/rooms-sparse", include_str!("../recipes/rnd/rooms-sparse.toml")),
     ("sac/halfcheetah", include_str!("../recipes/sac/halfcheetah.toml")),
     ("sac/hopper", include_str!("../recipes/sac/hopper.toml")),
     ("sac/pendulum", include_str!("../recipes/sac/pendulum.toml")),

@@ -9,7 +9,8 @@ use anyhow::{Result, bail, ensure};
 use imago::nn::{Activation, BoxHead, PolicySpec, Precision, TorsoKind, TorsoSpec};
 use imago::signal::{RewardNorm, Schedule, When};
 use imago_agents::{
-    BcConfig, DacConfig, DemoSelection, GailConfig, PpoConfig, ReplayConfig, SacConfig, Td3Config, TrpoConfig,
+    BcConfig, DacConfig, DemoSelection, DisagreementConfig, E3bConfig, GailConfig, IcmConfig, PpoConfig,
+    ReplayConfig, RndConfig, SacConfig, Td3Config, TrpoConfig,
 };
 use imago_envs::{EnvSpec, Space};
 use schemars::JsonSchema;
@@ -18,7 +19,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 /// Kinds of signals that need no registration.
-pub const BUILTIN_SIGNALS: [&str; 3] = ["extrinsic", "gail", "dac"];
+pub const BUILTIN_SIGNALS: [&str; 7] = ["extrinsic", "gail", "dac", "icm", "rnd", "disagreement", "e3b"];
 
 /// Version of the recipe format.
 pub const FORMAT: i64 = 1;
@@ -304,6 +305,14 @@ pub enum SignalKind {
     Gail(DemosConfig, GailConfig),
     /// kind = "dac"
     Dac(DemosConfig, DacConfig),
+    /// kind = "icm"
+    Icm(IcmConfig),
+    /// kind = "rnd"
+    Rnd(RndConfig),
+    /// kind = "disagreement"
+    Disagreement(DisagreementConfig),
+    /// kind = "e3b"
+    E3b(E3bConfig),
     /// A kind that a user's program has registered, with its own keys.
     Registered(String, Table),
 }
@@ -486,6 +495,22 @@ impl Recipe {
                 source.check_keys(&path, table, &known)?;
                 SignalKind::Dac(source.read(&path, table)?, source.read(&path, table)?)
             }
+            "icm" => {
+                source.check_keys(&path, table, &all_keys(&[stack_keys, keys_of::<IcmConfig>()]))?;
+                SignalKind::Icm(source.read(&path, table)?)
+            }
+            "rnd" => {
+                source.check_keys(&path, table, &all_keys(&[stack_keys, keys_of::<RndConfig>()]))?;
+                SignalKind::Rnd(source.read(&path, table)?)
+            }
+            "disagreement" => {
+                source.check_keys(&path, table, &all_keys(&[stack_keys, keys_of::<DisagreementConfig>()]))?;
+                SignalKind::Disagreement(source.read(&path, table)?)
+            }
+            "e3b" => {
+                source.check_keys(&path, table, &all_keys(&[stack_keys, keys_of::<E3bConfig>()]))?;
+                SignalKind::E3b(source.read(&path, table)?)
+            }
             kind if registered.contains(&kind) => {
                 let own = table.iter().filter(|(key, _)| *key != "kind" && !stack_keys.contains(key));
                 let own = own.map(|(key, value)| (key.clone(), value.clone())).collect();
@@ -559,6 +584,17 @@ impl Recipe {
                 self.learner.replay().is_some() || !matches!(kind, SignalKind::Dac(..)),
                 &format!("signal.{name}"),
                 "this signal learns from a replay: use learner.kind = \"td3\" or \"sac\", or kind = \"gail\" here",
+            )?;
+        }
+        for SignalConfig { name, kind, .. } in &self.signals {
+            let curious = matches!(
+                kind,
+                SignalKind::Icm(_) | SignalKind::Rnd(_) | SignalKind::Disagreement(_) | SignalKind::E3b(_)
+            );
+            check(
+                self.learner.replay().is_none() || !curious,
+                &format!("signal.{name}"),
+                "curiosity follows rollouts in time, not a replay: use learner.kind = \"ppo\" or \"trpo\"",
             )?;
         }
         for signal in &self.signals {
@@ -662,6 +698,10 @@ impl Recipe {
                 SignalKind::Extrinsic => kind("extrinsic", vec![stack]),
                 SignalKind::Gail(demos, config) => kind("gail", vec![stack, table(demos)?, table(config)?]),
                 SignalKind::Dac(demos, config) => kind("dac", vec![stack, table(demos)?, table(config)?]),
+                SignalKind::Icm(config) => kind("icm", vec![stack, table(config)?]),
+                SignalKind::Rnd(config) => kind("rnd", vec![stack, table(config)?]),
+                SignalKind::Disagreement(config) => kind("disagreement", vec![stack, table(config)?]),
+                SignalKind::E3b(config) => kind("e3b", vec![stack, table(config)?]),
                 SignalKind::Registered(name, own) => kind(name, vec![stack, own.clone()]),
             };
             signals.insert(signal.name.clone(), written.into());

@@ -9,7 +9,8 @@ use crate::strict::{excerpt, keys_of};
 use anyhow::{Context, Result};
 use imago::nn::TorsoKind;
 use imago_agents::{
-    BcConfig, DacConfig, GailConfig, PpoConfig, ReplayConfig, SacConfig, Td3Config, TrpoConfig,
+    BcConfig, DacConfig, DisagreementConfig, E3bConfig, GailConfig, IcmConfig, PpoConfig, ReplayConfig,
+    RndConfig, SacConfig, Td3Config, TrpoConfig,
 };
 use imago_envs::EnvSpec;
 use schemars::JsonSchema;
@@ -164,8 +165,8 @@ pub fn sections() -> Result<Vec<Section>> {
         let keys = std::iter::once(first).chain(keys).collect();
         Section { name: "learner", kind: Some(kind), about: about.into(), keys }
     };
-    let which = "Which signal: \"extrinsic\" (the environment's own reward), \"gail\", \"dac\", or a kind that your program \
-                 registers.";
+    let which = "Which signal: \"extrinsic\" (the environment's own reward), \"gail\", \"dac\", \"icm\", \"rnd\", \
+                 \"disagreement\", \"e3b\", or a kind that your program registers.";
     let mut signal = Section::of::<StackConfig>(SIGNAL);
     signal.keys.insert(0, kind_key(json!({}), Some("NAME"), which));
     let gail = Section {
@@ -183,6 +184,12 @@ pub fn sections() -> Result<Vec<Section>> {
                 besides those of every signal."
             .into(),
         keys: [keys::<DemosConfig>(), keys::<DacConfig>()].concat(),
+    };
+    let curious = |kind: &'static str, about: &str, keys: Vec<Key>| Section {
+        name: SIGNAL,
+        kind: Some(kind),
+        about: format!("{about} These keys besides those of every signal."),
+        keys,
     };
     Ok(vec![
         Section::of::<RunConfig>("run"),
@@ -212,6 +219,27 @@ pub fn sections() -> Result<Vec<Section>> {
         signal,
         gail,
         dac,
+        curious(
+            "icm",
+            "The intrinsic curiosity module: pays for what its forward model cannot predict yet.",
+            keys::<IcmConfig>(),
+        ),
+        curious(
+            "rnd",
+            "Random network distillation: pays for observations on which a network has not learnt yet what a fixed random \
+             one gives.",
+            keys::<RndConfig>(),
+        ),
+        curious(
+            "disagreement",
+            "Several forward models: pays for where they disagree.",
+            keys::<DisagreementConfig>(),
+        ),
+        curious(
+            "e3b",
+            "Elliptical episodic bonuses: pays for features that are far from all that the episode has shown.",
+            keys::<E3bConfig>(),
+        ),
         Section::of::<EvalConfig>("eval"),
     ])
 }

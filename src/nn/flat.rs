@@ -48,6 +48,9 @@ pub enum Init {
     Orthogonal(f64),
     /// Uniform with variance 2 / (fan in + fan out) (Glorot & Bengio 2010).
     GlorotUniform,
+    /// Normal, then the weights of each output, `[out, in, …]`, scaled to this Euclidean norm ("normalised columns" in
+    /// the code of A3C agents since 2016).
+    OutputNorm(f64),
 }
 
 /// The list of parameters while networks are being described.
@@ -131,8 +134,23 @@ impl Flat {
     /// Writes d`loss`/d`parameter` of every parameter into `gradient`; zero where `loss` does not depend on it.
     pub fn backward(&mut self, loss: &Tensor) -> Result<()> {
         let gradients = Tensor::f_run_backward(&[loss], &self.parameters, false, false)?;
+        self.write(&gradients);
+        Ok(())
+    }
+
+    /// As [`Flat::backward`]; returns d`loss`/d`input`, too, for what goes on without autograd behind `input`; undefined
+    /// if `loss` does not depend on it.
+    pub fn backward_to(&mut self, loss: &Tensor, input: &Tensor) -> Result<Tensor> {
+        let leaves: Vec<&Tensor> = std::iter::once(input).chain(&self.parameters).collect();
+        let mut gradients = Tensor::f_run_backward(&[loss], &leaves, false, false)?;
+        let by_input = gradients.remove(0);
+        self.write(&gradients);
+        Ok(by_input)
+    }
+
+    fn write(&mut self, gradients: &[Tensor]) {
         tch::no_grad(|| {
-            for (to, from) in self.gradients.iter_mut().zip(&gradients) {
+            for (to, from) in self.gradients.iter_mut().zip(gradients) {
                 if from.defined() {
                     to.copy_(from);
                 } else {
@@ -140,7 +158,6 @@ impl Flat {
                 }
             }
         });
-        Ok(())
     }
 
     /// d`of`/d`parameter` of each parameter, undefined where there is none. With `graph` they can be differentiated
@@ -257,6 +274,14 @@ fn initial(slot: &Slot, rng: &mut Stream) -> Vec<f32> {
             let bound = (6.0 / fans).sqrt();
             (0..slot.len()).map(|_| (2.0 * rng.uniform() - 1.0) * bound).collect()
         }
+        Init::OutputNorm(norm) => {
+            let mut values: Vec<f32> = (0..slot.len()).map(|_| rng.normal()).collect();
+            for row in values.chunks_exact_mut(slot.len() / slot.shape[0] as usize) {
+                let length = row.iter().map(|x| x * x).sum::<f32>().sqrt();
+                row.iter_mut().for_each(|x| *x *= norm as f32 / length);
+            }
+            values
+        }
         Init::Orthogonal(gain) => {
             let rows = slot.shape[0];
             let columns = slot.len() as i64 / rows;
@@ -308,6 +333,31 @@ mod tests {
                 Tensor::eye(4.min(gram.size()[0]).max(gram.size()[0]), (Kind::Float, w.device())) * 2.0;
             assert!((gram - wanted).abs().max().double_value(&[]) < 1e-5);
         }
+    }
+
+    #[test]
+    fn each_outputs_weights_have_the_norm_that_was_asked_for() {
+        let mut layout = Layout::default();
+        let w = layout.add("w", &[5, 3, 2], Init::OutputNorm(0.01));
+        let flat = Flat::new(layout, &mut Stream::new(7, "init", 0, 0));
+        let norms = flat.get(w).detach().flatten(1, 2).square().sum_dim_intlist(
+            [1i64].as_slice(),
+            false,
+            Kind::Float,
+        );
+        assert!((norms.sqrt() - 0.01).abs().max().double_value(&[]) < 1e-8);
+    }
+
+    #[test]
+    fn a_gradient_is_followed_to_what_went_in() {
+        let mut layout = Layout::default();
+        let w = layout.add("w", &[2], Init::Constant(3.0));
+        let mut flat = Flat::new(layout, &mut Stream::new(0, "init", 0, 0));
+        let x = Tensor::from_slice(&[1.0f32, 5.0]).set_requires_grad(true);
+        let loss = (flat.get(w) * &x).sum(Kind::Float);
+        let by_x = flat.backward_to(&loss, &x).unwrap();
+        assert_eq!(slice::<f32>(&by_x), [3.0, 3.0]);
+        assert_eq!(&slice::<f32>(&flat.gradient)[..2], &[1.0, 5.0]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod torso;
 
 pub use adam::Adam;
 pub use compact::{Choice, Compact, CompactTrace, Decision, gaussian_log_prob, log_softmax};
+pub use convolution::{Convolutions, ImageTrace};
 pub use dense::{Dense, Trace, vectorised};
 pub use distribution::Distribution;
 pub use flat::{Flat, Init, Layout, Slot};

@@ -207,6 +207,7 @@ impl Image {
         spec: &TorsoSpec,
         space: &Space,
         field: Option<String>,
+        init: Init,
     ) -> Result<(Self, i64)> {
         let filters: &[(i64, i64, i64, i64)] = match spec.kind {
             TorsoKind::Mlp => &[],
@@ -222,9 +223,8 @@ impl Image {
         let [mut channels, mut height, mut width] = shape;
         for (i, &(output, kernel, stride, padding)) in filters.iter().enumerate() {
             let shape = [output, channels, kernel, kernel];
-            let gain = Init::Orthogonal(2f64.sqrt());
             convolutions.push(Convolution {
-                weight: layout.add(&format!("{name}/convolution{i}/weight"), &shape, gain),
+                weight: layout.add(&format!("{name}/convolution{i}/weight"), &shape, init),
                 bias: layout.add(&format!("{name}/convolution{i}/bias"), &[output], Init::Constant(0.0)),
                 stride,
                 padding,
@@ -258,11 +258,25 @@ impl Image {
 }
 
 impl Torso {
-    /// Reserves the parameters of `spec` over observations of `space`.
+    /// Reserves the parameters of `spec` over observations of `space`; orthogonal, gain √2.
     ///
     /// # Errors
     /// A convolutional torso over something that is no image, or one too small for it.
     pub fn new(layout: &mut Layout, name: &str, spec: &TorsoSpec, space: &Space) -> Result<Self> {
+        Self::with_init(layout, name, spec, space, Init::Orthogonal(2f64.sqrt()))
+    }
+
+    /// As [`Torso::new`] with another start of the weights.
+    ///
+    /// # Errors
+    /// As for [`Torso::new`].
+    pub fn with_init(
+        layout: &mut Layout,
+        name: &str,
+        spec: &TorsoSpec,
+        space: &Space,
+        init: Init,
+    ) -> Result<Self> {
         let mut images = Vec::new();
         let mut input = space.features() as i64;
         match space {
@@ -270,7 +284,7 @@ impl Torso {
             Space::Fields(fields) => {
                 for field in fields.iter().filter(|field| is_image(&field.space)) {
                     let (name, called) = (format!("{name}/{}", field.name), Some(field.name.clone()));
-                    let (image, features) = Image::new(layout, &name, spec, &field.space, called)?;
+                    let (image, features) = Image::new(layout, &name, spec, &field.space, called, init)?;
                     input += features - image.features();
                     images.push(image);
                 }
@@ -282,12 +296,11 @@ impl Torso {
                 }
             }
             _ => {
-                let (image, features) = Image::new(layout, name, spec, space, None)?;
+                let (image, features) = Image::new(layout, name, spec, space, None, init)?;
                 (images, input) = (vec![image], features);
             }
         }
-        let gain = Init::Orthogonal(2f64.sqrt());
-        let mlp = Mlp::new(layout, name, input, &spec.hidden, spec.activation, gain);
+        let mlp = Mlp::new(layout, name, input, &spec.hidden, spec.activation, init);
         Ok(Self { images, mlp, features: *spec.hidden.last().unwrap_or(&input) })
     }
 

@@ -3,24 +3,30 @@
 use crate::program::Place;
 use std::time::Instant;
 
-const RECIPES: [&str; 11] = [
+const RECIPES: [&str; 13] = [
     "bc/cartpole",
     "gail/cartpole",
     "gail/original-cartpole",
+    "icm/rooms-sparse",
     "ppo/cartpole",
     "ppo/mountaincar",
     "ppo/pendulum",
     "ppo/rooms-dense",
     "ppo/rooms-sparse",
+    "rnd/rooms-sparse",
     "sac/pendulum",
     "trpo/acrobot",
     "trpo/cartpole",
 ];
 
 /// Recipes that need an extra.
-const GAMES: [(&str, &str); 12] = [
+const GAMES: [(&str, &str); 16] = [
     ("dac/hopper", "mujoco"),
     ("gail/hopper", "mujoco"),
+    ("icm/doom-no-reward", "doom"),
+    ("icm/doom-sparse", "doom"),
+    ("icm/doom-very-sparse", "doom"),
+    ("icm/mario-no-reward", "mario"),
     ("ppo/doom-basic", "doom"),
     ("ppo/doom-dense", "doom"),
     ("ppo/halfcheetah-seals", "mujoco"),

@@ -1,0 +1,169 @@
+//! Feature spaces in which curiosity modules think, and what teaches them.
+
+use crate::encoder::{Encoder, Standardise, torso_for};
+use crate::inverse_model::InverseModel;
+use crate::transitions::Gathered;
+use crate::vae::Vae;
+use imago::nn::{Flat, Init, Layout, TorsoKind};
+use imago::rollout::Batch;
+use imago::run::{Log, State};
+use imago::{Result, Stream};
+use imago_envs::Space;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+/// In what space the future is predicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FeatureKind {
+    /// An encoder that learns by the inverse model (Pathak et al. 2017).
+    Inverse,
+    /// An encoder that stays as it began (Burda et al. 2018).
+    Random,
+    /// The latent means of a variational auto-encoder (Burda et al. 2018).
+    Vae,
+    /// The observation itself.
+    Pixels,
+}
+
+/// What teaches the encoder.
+enum Teacher {
+    Inverse(InverseModel),
+    Vae(Vae),
+    /// Nobody: it stays as it is.
+    Nobody,
+}
+
+/// What features are made of.
+#[derive(Clone, Copy)]
+pub(crate) struct FeatureSpec<'a> {
+    pub kind: FeatureKind,
+    pub torso: Option<TorsoKind>,
+    pub hidden: Option<&'a [i64]>,
+    pub standardise: Standardise,
+    /// Of the teacher's layers.
+    pub width: i64,
+}
+
+/// φ, in a [`Flat`] with whatever stands on it.
+pub(crate) struct Features {
+    encoder: Encoder,
+    teacher: Teacher,
+    /// Numbers in φ.
+    pub count: i64,
+}
+
+/// How the teacher finds φ.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Taught {
+    /// Its loss.
+    pub loss: f64,
+    /// Share of actions that the inverse model guesses.
+    pub accuracy: Option<f64>,
+}
+
+impl Features {
+    /// Reserves the parameters.
+    ///
+    /// # Errors
+    /// A convolutional torso over something that is no image, or one too small for it.
+    pub fn new(layout: &mut Layout, spec: FeatureSpec, observation: &Space, action: &Space) -> Result<Self> {
+        let torso = torso_for(observation, spec.torso, spec.hidden);
+        let encoder = match spec.kind {
+            FeatureKind::Pixels => Encoder::identity(observation, spec.standardise),
+            _ => Encoder::new(layout, "encoder", &torso, observation, spec.standardise, Init::GlorotUniform)?,
+        };
+        let encoded = encoder.features;
+        let teacher = match spec.kind {
+            FeatureKind::Inverse => Teacher::Inverse(InverseModel::new(layout, encoded, spec.width, action)),
+            FeatureKind::Vae => Teacher::Vae(Vae::new(layout, encoded, spec.width, encoder.inputs())),
+            FeatureKind::Random | FeatureKind::Pixels => Teacher::Nobody,
+        };
+        let count = match &teacher {
+            Teacher::Vae(vae) => vae.features,
+            Teacher::Inverse(_) | Teacher::Nobody => encoded,
+        };
+        Ok(Self { encoder, teacher, count })
+    }
+
+    /// Finds the fast path, once the parameters are there.
+    pub fn settle(&mut self, flat: &Flat) {
+        self.encoder.settle(flat);
+    }
+
+    /// Whether they stay as they are.
+    pub fn fixed(&self) -> bool {
+        matches!(self.teacher, Teacher::Nobody)
+    }
+
+    /// φ `[B, F]` of observations `[B, …]`, without gradients.
+    pub fn of(&mut self, flat: &Flat, observation: &Tensor) -> Tensor {
+        let encoded = self.encoder.encode(flat, observation);
+        match &self.teacher {
+            Teacher::Vae(vae) => tch::no_grad(|| vae.mean(flat, &encoded)),
+            Teacher::Inverse(_) | Teacher::Nobody => encoded,
+        }
+    }
+
+    /// Writes the gradient of `total(φ, the teacher's loss)` by every parameter into `flat`; φ, `[U, F]`, is that of
+    /// `transitions.observation`.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn descend(
+        &mut self,
+        flat: &mut Flat,
+        transitions: &Gathered,
+        rng: &mut Stream,
+        total: impl FnOnce(&Flat, Tensor, Tensor) -> Tensor,
+    ) -> Result<Taught> {
+        let Self { encoder, teacher, .. } = self;
+        let Gathered { observation, from, to, action } = transitions;
+        let mut taught = Taught::default();
+        let seen = matches!(teacher, Teacher::Vae(_)).then(|| encoder.prepared(observation).flatten(1, -1));
+        encoder.descend(flat, observation, |flat, encoded| {
+            let (loss, phi) = match teacher {
+                Teacher::Inverse(inverse) => {
+                    let out =
+                        inverse.forward(flat, &encoded.index_select(0, from), &encoded.index_select(0, to));
+                    taught.accuracy = inverse.accuracy(&out, action);
+                    (inverse.loss(&out, action), encoded.shallow_clone())
+                }
+                Teacher::Vae(vae) => {
+                    let loss = vae.loss(flat, encoded, seen.as_ref().unwrap_or(encoded), rng);
+                    (loss, vae.mean(flat, encoded))
+                }
+                Teacher::Nobody => (Tensor::from(0f32), encoded.shallow_clone()),
+            };
+            taught.loss = loss.double_value(&[]);
+            total(flat, phi, loss)
+        })?;
+        Ok(taught)
+    }
+
+    /// Logs the teacher's figures.
+    pub fn log(&self, taught: Taught, log: &mut Log) {
+        match self.teacher {
+            Teacher::Inverse(_) => log.scalar("inverse_loss", taught.loss),
+            Teacher::Vae(_) => log.scalar("vae_loss", taught.loss),
+            Teacher::Nobody => {}
+        }
+        taught.accuracy.into_iter().for_each(|accuracy| log.scalar("inverse_accuracy", accuracy));
+    }
+
+    /// Begins their statistics, before a rollout's first bonus, if there are any and nothing is in them.
+    pub fn begin(&mut self, rollout: &Batch) {
+        self.encoder.begin(|| rollout.gather_observation(&rollout.valid_index()));
+    }
+
+    /// Takes a rollout into their statistics, once they are no longer needed as they are, if there are any.
+    pub fn observe(&mut self, rollout: &Batch) {
+        self.encoder.observe(|| rollout.gather_observation(&rollout.valid_index()));
+    }
+
+    /// Saves or restores the statistics; the parameters are the network's.
+    pub fn state(&mut self, state: &mut State) -> Result<()> {
+        self.encoder.state(state)
+    }
+}
