@@ -2,3 +2,9 @@
 //! **real = expert = 1**, generated = policy = 0; scores are logits x, and D = σ(x).
 
 pub mod adversarial;
+pub mod augment;
+pub mod dcgan;
+pub mod ema;
+pub mod network;
+pub mod pool;
+pub mod schedule;
