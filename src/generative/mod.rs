@@ -3,8 +3,13 @@
 
 pub mod adversarial;
 pub mod augment;
+pub mod data;
 pub mod dcgan;
 pub mod ema;
+pub mod gan;
+pub mod grid;
+pub mod latent;
+pub mod metrics;
 pub mod network;
 pub mod pool;
 pub mod schedule;

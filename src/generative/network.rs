@@ -111,7 +111,8 @@ impl Weight {
                 if mode == Mode::Train {
                     power_iteration(weight, &mut u);
                 }
-                spectrally_normalised(weight, &u)
+                // A copy: the next forward pass changes it before this one is differentiated.
+                spectrally_normalised(weight, &u.copy())
             }
         };
         // Casts to the kind that a tensor already has cost nothing.
