@@ -3,6 +3,8 @@
 mod assemble;
 mod catalogue;
 mod commands;
+mod compare;
+mod fetching;
 mod first_look;
 mod foreign;
 mod gif_file;

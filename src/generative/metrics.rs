@@ -103,6 +103,39 @@ fn squared_discrepancy(x: &Tensor, y: &Tensor) -> Result<f64> {
     Ok((within(&xx) + within(&yy) - xy.sum(Kind::Double) * (2.0 / (count * count))).double_value(&[]))
 }
 
+/// How much of one set of images lies among another's (Kynkäänniemi et al. 2019).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct PrecisionRecall {
+    /// Share of generated images that are as near to a real one as its third neighbour is.
+    pub precision: f64,
+    /// Share of real images that are as near to a generated one as its third neighbour is.
+    pub recall: f64,
+}
+
+/// Precision and recall with k = 3 neighbours, from features `[N, D]` and `[M, D]`.
+///
+/// # Errors
+/// Fewer than five rows; libtorch's.
+pub fn precision_recall(real: &Tensor, generated: &Tensor) -> Result<PrecisionRecall> {
+    const NEIGHBOURS: i64 = 3;
+    let rows = real.size()[0].min(generated.size()[0]);
+    if rows < NEIGHBOURS + 2 {
+        return Err(Error::Invalid(format!("precision and recall need at least 5 images, here are {rows}")));
+    }
+    // Each row is its own nearest one.
+    let radii = |set: &Tensor| -> Result<Tensor> {
+        Ok(Tensor::f_cdist(set, set, 2.0, 2)?.f_kthvalue(NEIGHBOURS + 1, 1, false)?.0)
+    };
+    let within = |set: &Tensor, others: &Tensor| -> Result<f64> {
+        let near = Tensor::f_cdist(others, set, 2.0, 2)?.f_le_tensor(&radii(set)?)?.f_any_dim(1, false)?;
+        Ok(near.to_kind(Kind::Double).mean(Kind::Double).double_value(&[]))
+    };
+    tch::no_grad(|| {
+        let (real, generated) = (real.to_kind(Kind::Double), generated.to_kind(Kind::Double));
+        Ok(PrecisionRecall { precision: within(&real, &generated)?, recall: within(&generated, &real)? })
+    })
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -158,5 +191,18 @@ mod tests {
         assert!(same.mean.abs() < 3.0 * same.std, "{same:?}");
         let other = kernel_distance(&normals("x"), &(normals("y") + 1.0), 50, 200, &mut rng).unwrap();
         assert!(other.mean > 10.0 * other.std, "{other:?}");
+    }
+
+    #[test]
+    fn precision_and_recall_by_hand() {
+        // Third neighbours: of 0 to 4 at 3, 2, 2, 2 and 3; of those at 100 a lone one is far from everything.
+        let real = rows(1, &[0.0, 1.0, 2.0, 3.0, 4.0]);
+        let near_and_far = rows(1, &[2.0, 2.5, 3.0, 3.5, 100.0]);
+        let found = precision_recall(&real, &near_and_far).unwrap();
+        assert_eq!(found.precision, 0.8);
+        // The far one's third neighbour is 97.5 away, and so all are within.
+        assert_eq!(found.recall, 1.0);
+        let apart = precision_recall(&real, &(&real + 50.0)).unwrap();
+        assert_eq!((apart.precision, apart.recall), (0.0, 0.0));
     }
 }

@@ -6,6 +6,7 @@ pub mod augment;
 pub mod data;
 pub mod dcgan;
 pub mod ema;
+pub mod features;
 pub mod gan;
 pub mod grid;
 pub mod latent;

@@ -3,8 +3,10 @@
 use crate::program::Place;
 use std::time::Instant;
 
-const RECIPES: [&str; 11] = [
+const RECIPES: [&str; 13] = [
     "bc/cartpole",
+    "dcgan/faces",
+    "dcgan/faces-modern",
     "gail/cartpole",
     "gail/original-cartpole",
     "ppo/cartpole",
