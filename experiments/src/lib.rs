@@ -7,6 +7,7 @@ mod compare;
 mod fetching;
 mod first_look;
 mod foreign;
+mod frames;
 mod gif_file;
 mod nearest;
 mod plot;

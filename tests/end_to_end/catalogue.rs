@@ -3,10 +3,11 @@
 use crate::program::Place;
 use std::time::Instant;
 
-const RECIPES: [&str; 13] = [
+const RECIPES: [&str; 14] = [
     "bc/cartpole",
     "dcgan/faces",
     "dcgan/faces-modern",
+    "dcgan/frames",
     "gail/cartpole",
     "gail/original-cartpole",
     "ppo/cartpole",
