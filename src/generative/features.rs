@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use tch::{Kind, Tensor};
 
-/// Images that go through a network at a time.
-const ROWS: i64 = 32;
+/// Images that go through a network at a time: few, so that what lies between two layers stays in cache.
+const ROWS: i64 = 8;
 
 /// From images to features.
 #[derive(Debug)]
@@ -166,5 +166,21 @@ mod tests {
         crate::run::tensor_file::write(&path, &tensors, &Default::default()).unwrap();
         let message = EfficientNetLite0::load(&path).unwrap_err().to_string();
         assert!(message.contains("`_conv_stem.weight` is missing"), "{message}");
+    }
+
+    /// With the converted weights, if `IMAGO_TEST_LITE0` says where they are: the numbers of an implementation in NumPy.
+    #[test]
+    fn features_are_those_of_numpy() {
+        let Some(path) = std::env::var_os("IMAGO_TEST_LITE0") else { return };
+        let network = EfficientNetLite0::load(Path::new(&path)).unwrap();
+        let bytes: Vec<f32> = (0..3 * SIDE * SIDE)
+            .map(|i| (3 * (i / (SIDE * SIDE)) + 5 * (i / SIDE % SIDE) + 7 * (i % SIDE)) % 256)
+            .map(|byte| byte as f32)
+            .collect();
+        let images = Tensor::from_slice(&bytes).view([1, 3, SIDE, SIDE]) / 127.5 - 1.0;
+        let features = Features::EfficientNetLite0(Box::new(network)).of(&images);
+        let sum = features.sum(Kind::Double).double_value(&[]);
+        assert!((sum - 179.75809).abs() < 1e-2, "{sum}");
+        assert!((features.double_value(&[0, 2]) - 0.0063112).abs() < 1e-5);
     }
 }
