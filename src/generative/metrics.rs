@@ -200,8 +200,8 @@ mod tests {
         let near_and_far = rows(1, &[2.0, 2.5, 3.0, 3.5, 100.0]);
         let found = precision_recall(&real, &near_and_far).unwrap();
         assert_eq!(found.precision, 0.8);
-        // The far one's third neighbour is 97.5 away, and so all are within.
-        assert_eq!(found.recall, 1.0);
+        // Third neighbours of these: 1.5, 1, 1, 1.5 and 97.5 away. 0 is 2 away from the nearest and 100 from the far one.
+        assert_eq!(found.recall, 0.8);
         let apart = precision_recall(&real, &(&real + 50.0)).unwrap();
         assert_eq!((apart.precision, apart.recall), (0.0, 0.0));
     }
