@@ -16,6 +16,8 @@ mod envs_check;
 mod faults;
 #[path = "end_to_end/gymnasium.rs"]
 mod gymnasium;
+#[path = "end_to_end/images.rs"]
+mod images;
 #[path = "end_to_end/new.rs"]
 mod new;
 #[path = "end_to_end/program.rs"]

@@ -74,7 +74,7 @@ pub const EXTRAS: &[Extra] = &[
 const BASE: &str = include_str!("../requirements.txt");
 
 /// The lines of a requirements file, without comments.
-fn lines(requirements: &'static str) -> impl Iterator<Item = &'static str> {
+fn lines(requirements: &str) -> impl Iterator<Item = &str> {
     requirements
         .lines()
         .map(|line| line.split('#').next().unwrap_or_default().trim())
@@ -131,6 +131,17 @@ pub fn install(packages: &[&str], quiet: bool) -> Result<()> {
     let mut arguments = vec!["--no-deps"];
     arguments.extend(packages);
     pip(&arguments, quiet)
+}
+
+/// Installs `requirements`, `NAME==VERSION` a line with comments, and nothing that they depend on, into `folder` and not
+/// into .venv: who wants to use them names the folder in PYTHONPATH.
+///
+/// # Errors
+/// As for [`install_requirements`].
+pub fn install_beside(requirements: &str, folder: &Path, quiet: bool) -> Result<()> {
+    let folder = folder.to_string_lossy();
+    let options = ["--no-deps", "--upgrade", "--target", folder.as_ref()];
+    pip(&options.into_iter().chain(lines(requirements)).collect::<Vec<&str>>(), quiet)
 }
 
 /// Installs what a file of the user's names, and what that depends on; the packages of .venv stay as they are.

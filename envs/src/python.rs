@@ -33,7 +33,7 @@ fn executable() -> Option<PathBuf> {
 }
 
 /// The Python of the project's `.venv`, if it is there. Never one of the system's.
-pub(crate) fn interpreter() -> Option<PathBuf> {
+pub fn interpreter() -> Option<PathBuf> {
     executable().filter(|python| {
         python.ancestors().nth(2).is_some_and(|environment| environment.join("pyvenv.cfg").exists())
     })

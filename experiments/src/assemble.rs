@@ -2,10 +2,13 @@
 
 use crate::catalogue;
 use crate::commands::worker;
+use crate::first_look::cache_folder;
 use crate::program::{Program, SignalContext};
 use crate::recipe::{DemosConfig, LearnerConfig, Recipe, SignalConfig, SignalKind, WorkerKind};
 use anyhow::{Context, Result, bail, ensure};
 use imago::Stream;
+use imago::generative::data::{DataConfig, ImageSet};
+use imago::generative::gan::Gan;
 use imago::nn::{ActorCritic, BoxHead, PolicySpec};
 use imago::rollout::{Collector, CollectorSpec, Launch, leaf_tensor};
 use imago::run::Train;
@@ -160,7 +163,20 @@ pub fn trainee(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>>
 /// # Errors
 /// As for [`trainee`], except for demonstrations that no key names.
 pub fn rehearse(program: &Program, recipe: &mut Recipe) -> Result<()> {
+    if let Some(data) = recipe.data.as_ref().filter(|data| !Path::new(&data.path).exists()) {
+        tracing::warn!("data.path: {} is not there yet; training would refuse", data.path);
+        return Ok(());
+    }
     build(program, recipe).map(drop)
+}
+
+/// The images a recipe names, as it wants them.
+///
+/// # Errors
+/// None there, or none that fits.
+pub fn images(config: &DataConfig) -> Result<ImageSet> {
+    let cache = cache_folder().map(|folder| folder.join("images"));
+    Ok(ImageSet::open(config, cache.as_deref())?)
 }
 
 fn build(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>> {
@@ -186,6 +202,10 @@ fn build(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>> {
             let policy = new_policy(spec, recipe.run.seed)?;
             Ok(Box::new(Bc::new(config, policy, &pairs, evaluation, recipe.run.seed)?))
         }
+        LearnerConfig::Dcgan(config) => {
+            let data = images(recipe.data.as_ref().context("`data.path` is missing")?)?;
+            Ok(Box::new(Gan::new(*config, data, recipe.run.seed, recipe.run.total_steps)?))
+        }
         _ => agent(program, recipe),
     }
 }
@@ -201,7 +221,7 @@ fn agent(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>> {
         LearnerConfig::Ppo(config) => config.discount,
         LearnerConfig::Trpo(config) => config.discount,
         LearnerConfig::Sac(replay, _) | LearnerConfig::Td3(replay, _) => replay.discount,
-        LearnerConfig::Bc(..) => bail!("behaviour cloning does not act"),
+        LearnerConfig::Bc(..) | LearnerConfig::Dcgan(_) => bail!("this learner does not act"),
     };
     let (heads, head_of) = value_heads(&recipe.signals, discount);
     let mut stack = Vec::new();
@@ -222,7 +242,7 @@ fn agent(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>> {
             let noise = config.exploration_noise;
             (policy.value_heads, policy.box_head) = (0, BoxHead::Deterministic { noise });
         }
-        LearnerConfig::Ppo(_) | LearnerConfig::Trpo(_) | LearnerConfig::Bc(..) => {}
+        LearnerConfig::Ppo(_) | LearnerConfig::Trpo(_) | LearnerConfig::Bc(..) | LearnerConfig::Dcgan(_) => {}
     }
     let rollout = (recipe.rollout.envs * recipe.rollout.steps) as u64;
     let collecting = CollectorSpec {
@@ -247,7 +267,7 @@ fn agent(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>> {
         LearnerConfig::Td3(replay, config) => {
             Box::new(Td3::new(replay, config, policy, &mut weights("critic weights"))?)
         }
-        LearnerConfig::Bc(..) => bail!("behaviour cloning does not act"),
+        LearnerConfig::Bc(..) | LearnerConfig::Dcgan(_) => bail!("this learner does not act"),
     };
     let true_reward = recipe.signals.iter().any(|signal| signal.kind == SignalKind::Extrinsic);
     let signals = Signals { stack, heads };

@@ -4,9 +4,12 @@ use crate::nearest::nearest;
 use anyhow::{Result, bail};
 
 /// Built-in recipes: name and text.
-pub const RECIPES: [(&str, &str); 29] = [
+pub const RECIPES: [(&str, &str); 32] = [
     ("bc/cartpole", include_str!("../recipes/bc/cartpole.toml")),
     ("dac/hopper", include_str!("../recipes/dac/hopper.toml")),
+    ("dcgan/faces", include_str!("../recipes/dcgan/faces.toml")),
+    ("dcgan/faces-modern", include_str!("../recipes/dcgan/faces-modern.toml")),
+    ("dcgan/frames", include_str!("../recipes/dcgan/frames.toml")),
     ("gail/cartpole", include_str!("../recipes/gail/cartpole.toml")),
     ("gail/hopper", include_str!("../recipes/gail/hopper.toml")),
     ("gail/original-cartpole", include_str!("../recipes/gail/original-cartpole.toml")),

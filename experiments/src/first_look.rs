@@ -74,11 +74,16 @@ fn state(program: &Program, env: &EnvSpec) -> Result<String> {
     Ok(format!("imago {}, {own}", env!("CARGO_PKG_VERSION")))
 }
 
-/// The file of the environments that have passed, in the user's cache directory, if there is one.
-fn memory() -> Option<PathBuf> {
+/// Our part of the user's cache directory, if there is one.
+pub fn cache_folder() -> Option<PathBuf> {
     let named = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let cache = named.or_else(|| Some(std::env::home_dir()?.join(".cache")))?;
-    Some(cache.join("imago").join("checked_envs.json"))
+    Some(cache.join("imago"))
+}
+
+/// The file of the environments that have passed.
+fn memory() -> Option<PathBuf> {
+    Some(cache_folder()?.join("checked_envs.json"))
 }
 
 /// A file that is not there, damaged or of another format counts as empty.

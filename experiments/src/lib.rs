@@ -3,8 +3,11 @@
 mod assemble;
 mod catalogue;
 mod commands;
+mod compare;
+mod fetching;
 mod first_look;
 mod foreign;
+mod frames;
 mod gif_file;
 mod nearest;
 mod plot;

@@ -2,7 +2,8 @@
 
 use crate::assemble;
 use crate::commands::{
-    demo, demos, envs, eval, new, recipes, record, reproduce, sweep, train, watch, worker,
+    data, demo, demos, envs, eval, generate, models, new, recipes, record, reproduce, sweep, train, watch,
+    worker,
 };
 use crate::problem::{self, Done, Outcome, conclude};
 use crate::recipe::{self, Recipe};
@@ -118,6 +119,9 @@ impl Program {
             Command::Eval(arguments) => eval::subject(self, arguments).map(drop),
             Command::Record(arguments) => record::actor(self, arguments, shared).map(drop),
             Command::Demos(arguments) => demos::chosen(arguments, shared).map(drop),
+            Command::Generate(arguments) => generate::subject(self, arguments, shared).map(drop),
+            Command::Data(arguments) => data::wanted(arguments),
+            Command::Models(arguments) => models::wanted(arguments),
             Command::Watch(arguments) => watch::actor(self, arguments, shared).map(drop),
             Command::Envs(arguments) => envs::subject(arguments).map(drop),
             Command::New(_) | Command::Recipes(_) | Command::Demo(_) | Command::Worker => Ok(()),
@@ -173,6 +177,9 @@ impl Program {
             Command::Record(arguments) => record::run(self, arguments, shared),
             Command::Watch(arguments) => watch::run(self, arguments, shared),
             Command::Demos(arguments) => demos::run(arguments, shared),
+            Command::Generate(arguments) => generate::run(self, arguments, shared),
+            Command::Data(arguments) => data::run(arguments, shared),
+            Command::Models(arguments) => models::run(arguments, shared),
             Command::Recipes(arguments) => recipes::run(arguments, shared),
             Command::Envs(arguments) => envs::run(self, arguments, shared),
             Command::Demo(arguments) => demo::run(self, arguments, shared),
@@ -206,7 +213,7 @@ impl Cli {
         }
         let (training, acting) = match self.command {
             Command::Train(_) | Command::Sweep(_) => (true, true),
-            Command::Eval(_) | Command::Watch(_) | Command::Record(_) => (false, true),
+            Command::Eval(_) | Command::Watch(_) | Command::Record(_) | Command::Generate(_) => (false, true),
             _ => (false, false),
         };
         ensure!(
@@ -217,7 +224,10 @@ impl Cli {
             training || matches!(self.command, Command::Reproduce(_)) || self.shared.threads.is_none(),
             "--threads goes with `imago train`, `imago sweep` and `imago reproduce`"
         );
-        ensure!(acting || self.shared.seed.is_none(), "--seed goes with train, eval, watch and record");
+        ensure!(
+            acting || self.shared.seed.is_none(),
+            "--seed goes with train, eval, watch, record and generate"
+        );
         Ok(())
     }
 }
@@ -266,6 +276,12 @@ enum Command {
     Record(record::Arguments),
     /// Look into demonstration files and take parts of them.
     Demos(demos::Arguments),
+    /// Make images with an image model.
+    Generate(generate::Arguments),
+    /// Images to learn from: fetch them, look into them.
+    Data(data::Arguments),
+    /// Networks of others that this program uses: fetch them.
+    Models(models::Arguments),
     /// List, print or copy the built-in recipes; all keys of recipes.
     Recipes(recipes::Arguments),
     /// List the environments, or check one.

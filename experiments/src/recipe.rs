@@ -6,6 +6,8 @@
 use crate::nearest::nearest;
 use crate::strict::{Source, all_keys, apply_override, keys_of, kind_of, section};
 use anyhow::{Result, bail, ensure};
+use imago::generative::data::DataConfig;
+use imago::generative::gan::DcganConfig;
 use imago::nn::{Activation, BoxHead, PolicySpec, Precision, TorsoKind, TorsoSpec};
 use imago::signal::{RewardNorm, Schedule, When};
 use imago_agents::{
@@ -30,7 +32,8 @@ pub const FORMAT: i64 = 1;
 pub struct RunConfig {
     /// Everything random derives from it.
     pub seed: u64,
-    /// Length of the run in steps: decisions of single environments, or optimiser steps of behaviour cloning. A run
+    /// Length of the run in steps: decisions of single environments, or optimiser steps of behaviour cloning and of image
+    /// models. A run
     /// ends with its rollout, so it may take up to one rollout (envs × steps) more.
     #[schemars(range(min = 1))]
     pub total_steps: u64,
@@ -246,6 +249,8 @@ pub enum LearnerConfig {
     Td3(ReplayConfig, Td3Config),
     /// kind = "bc"
     Bc(DemosConfig, BcConfig),
+    /// kind = "dcgan"
+    Dcgan(Box<DcganConfig>),
 }
 
 impl LearnerConfig {
@@ -253,7 +258,10 @@ impl LearnerConfig {
     pub fn replay(&self) -> Option<&ReplayConfig> {
         match self {
             LearnerConfig::Sac(replay, _) | LearnerConfig::Td3(replay, _) => Some(replay),
-            LearnerConfig::Ppo(_) | LearnerConfig::Trpo(_) | LearnerConfig::Bc(..) => None,
+            LearnerConfig::Ppo(_)
+            | LearnerConfig::Trpo(_)
+            | LearnerConfig::Bc(..)
+            | LearnerConfig::Dcgan(_) => None,
         }
     }
 }
@@ -349,6 +357,8 @@ pub struct Recipe {
     pub run: RunConfig,
     /// `[env]`; behaviour cloning does without.
     pub env: Option<EnvSpec>,
+    /// `[data]`, for image models.
+    pub data: Option<DataConfig>,
     /// `[rollout]`
     pub rollout: RolloutConfig,
     /// `[policy]`
@@ -396,7 +406,7 @@ impl Recipe {
         for set in overrides {
             apply_override(&mut root, set)?;
         }
-        let sections = ["format", "run", "env", "rollout", "policy", "learner", "signal", "eval"];
+        let sections = ["format", "run", "env", "data", "rollout", "policy", "learner", "signal", "eval"];
         source.check_keys("", &root, &sections.map(String::from))?;
         match root.get("format") {
             Some(Value::Integer(FORMAT)) | None => {}
@@ -419,7 +429,14 @@ impl Recipe {
             true => Some(source.read::<EnvSpec>("env", &plain("env", keys_of::<EnvSpec>())?)?),
             false => None,
         };
-        let learner = Self::learner(&section(&root, "learner", &source)?, &source)?;
+        let mut data = match root.contains_key("data") {
+            true => Some(source.read::<DataConfig>("data", &plain("data", keys_of::<DataConfig>())?)?),
+            false => None,
+        };
+        let mut learner = Self::learner(&section(&root, "learner", &source)?, &source)?;
+        if let LearnerConfig::Dcgan(config) = &mut learner {
+            config.complete(data.get_or_insert_default().size);
+        }
         let mut signals = Vec::new();
         for (name, value) in &section(&root, "signal", &source)? {
             let path = format!("signal.{name}");
@@ -428,7 +445,7 @@ impl Recipe {
             };
             signals.push(Self::signal(name, table, &source, registered)?);
         }
-        let mut recipe = Self { run, env, rollout, policy, learner, signals, eval };
+        let mut recipe = Self { run, env, data, rollout, policy, learner, signals, eval };
         if let Some(file) = demos {
             let places = recipe.demos_mut();
             ensure!(!places.is_empty(), "--demos: nothing in {name} learns from demonstrations");
@@ -465,11 +482,15 @@ impl Recipe {
                 source.check_keys("learner", table, &known)?;
                 Ok(LearnerConfig::Bc(source.read("learner", table)?, source.read("learner", table)?))
             }
+            "dcgan" => {
+                source.check_keys("learner", table, &all_keys(&[keys_of::<DcganConfig>()]))?;
+                Ok(LearnerConfig::Dcgan(source.read("learner", table)?))
+            }
             other => {
-                let hint = nearest(other, ["ppo", "trpo", "sac", "td3", "bc"])
+                let hint = nearest(other, ["ppo", "trpo", "sac", "td3", "bc", "dcgan"])
                     .map_or(String::new(), |k| format!("; did you mean \"{k}\"?"));
                 bail!(
-                    "{}: unknown learner \"{other}\"{hint} (known: ppo, trpo, sac, td3, bc)",
+                    "{}: unknown learner \"{other}\"{hint} (known: ppo, trpo, sac, td3, bc, dcgan)",
                     source.place("learner.kind")
                 )
             }
@@ -549,6 +570,7 @@ impl Recipe {
             | LearnerConfig::Td3(..) => {
                 ensure!(self.env.is_some(), "{}: `env.id` is missing: which environment?", source.name);
             }
+            LearnerConfig::Dcgan(_) => {}
             LearnerConfig::Bc(_, bc) => {
                 check(self.signals.is_empty(), "signal", "behaviour cloning uses no reward signals")?;
                 check(
@@ -557,6 +579,14 @@ impl Recipe {
                     "counts evaluations: set run.eval_every too",
                 )?;
             }
+        }
+        match &self.learner {
+            LearnerConfig::Dcgan(config) => {
+                check(self.signals.is_empty(), "signal", "image models use no reward signals")?;
+                check(self.env.is_none(), "env", "image models use no environment: they learn from [data]")?;
+                config.check().map_err(|error| anyhow::anyhow!("{}: {error}", source.place("learner")))?;
+            }
+            _ => check(self.data.is_none(), "data", "is for image models, as learner.kind = \"dcgan\"")?,
         }
         for SignalConfig { name, stack, .. } in
             self.signals.iter().filter(|_| self.learner.replay().is_some())
@@ -661,6 +691,9 @@ impl Recipe {
         if let Some(path) = self.env.as_mut().and_then(|env| env.path.as_mut()) {
             *path = absolute(path);
         }
+        if let Some(data) = self.data.as_mut().filter(|data| !data.path.is_empty()) {
+            data.path = absolute(&data.path);
+        }
     }
 
     /// The whole recipe as TOML, defaults written out.
@@ -681,14 +714,20 @@ impl Recipe {
         if let Some(env) = &self.env {
             root.insert("env".into(), table(env)?.into());
         }
-        root.insert("rollout".into(), table(&self.rollout)?.into());
-        root.insert("policy".into(), table(&self.policy)?.into());
+        match &self.data {
+            Some(data) => drop(root.insert("data".into(), table(data)?.into())),
+            None => {
+                root.insert("rollout".into(), table(&self.rollout)?.into());
+                root.insert("policy".into(), table(&self.policy)?.into());
+            }
+        }
         let learner = match &self.learner {
             LearnerConfig::Ppo(config) => kind("ppo", vec![table(config)?]),
             LearnerConfig::Trpo(config) => kind("trpo", vec![table(config)?]),
             LearnerConfig::Sac(replay, config) => kind("sac", vec![table(replay)?, table(config)?]),
             LearnerConfig::Td3(replay, config) => kind("td3", vec![table(replay)?, table(config)?]),
             LearnerConfig::Bc(demos, config) => kind("bc", vec![table(demos)?, table(config)?]),
+            LearnerConfig::Dcgan(config) => kind("dcgan", vec![table(config)?]),
         };
         root.insert("learner".into(), learner.into());
         let mut signals = Table::new();

@@ -4,9 +4,10 @@ use crate::assemble;
 use crate::program::Program;
 use crate::recipe::Recipe;
 use anyhow::{Context, Result, ensure};
+use imago::generative::gan::Maker;
 use imago::nn::ActorCritic;
 use imago::rollout::{Actor, Episode, run_episodes};
-use imago::run::{Checkpoints, Directory};
+use imago::run::{Checkpoints, Directory, State};
 use imago_agents::mean_std;
 use imago_envs::{EnvSpec, Space};
 use serde::{Deserialize, Serialize};
@@ -27,11 +28,8 @@ pub struct Loaded {
     pub policy: ActorCritic,
 }
 
-/// Loads `RUN[@best|@latest|@STEP]`; the best checkpoint unless another is named.
-///
-/// # Errors
-/// No such run or checkpoint, a damaged one.
-pub fn load(program: &Program, name: &str) -> Result<Loaded> {
+/// A run's directory, its recipe, and a checkpoint of it with its step.
+fn open(program: &Program, name: &str) -> Result<(PathBuf, Recipe, u64, State)> {
     let (path, which) = Directory::resolve(Path::new(RUNS), name)?;
     ensure!(Directory::holds_run(&path), "{}: there is no run in it", path.display());
     let recipe_path = path.join("recipe.toml");
@@ -39,7 +37,49 @@ pub fn load(program: &Program, name: &str) -> Result<Loaded> {
         .with_context(|| format!("cannot read {}", recipe_path.display()))?;
     let recipe = Recipe::parse(&recipe_path.to_string_lossy(), &text, &[], None, &program.signal_kinds())?;
     let checkpoints = Checkpoints::open(&path)?;
-    let (step, mut state) = checkpoints.load(which.unwrap_or(checkpoints.preferred()))?;
+    let (step, state) = checkpoints.load(which.unwrap_or(checkpoints.preferred()))?;
+    Ok((path, recipe, step, state))
+}
+
+/// A run's image model as a checkpoint holds it.
+pub struct LoadedMaker {
+    /// The run's directory.
+    pub path: PathBuf,
+    /// The step of the checkpoint.
+    pub step: u64,
+    /// Its recipe.
+    pub recipe: Recipe,
+    /// Its generator.
+    pub maker: Maker,
+}
+
+/// Loads the image model of `RUN[@best|@latest|@STEP]`.
+///
+/// # Errors
+/// No such run or checkpoint, a damaged one, one of an agent.
+pub fn load_maker(program: &Program, name: &str) -> Result<LoadedMaker> {
+    let (path, recipe, step, mut state) = open(program, name)?;
+    ensure!(
+        recipe.data.is_some(),
+        "{} is an agent and makes no images: see `imago watch` for what it does",
+        path.display()
+    );
+    let maker = state.scope("train", Maker::from_state)?;
+    Ok(LoadedMaker { path, step, recipe, maker })
+}
+
+/// Loads `RUN[@best|@latest|@STEP]`; the best checkpoint unless another is named.
+///
+/// # Errors
+/// No such run or checkpoint, a damaged one.
+pub fn load(program: &Program, name: &str) -> Result<Loaded> {
+    let (path, recipe, step, mut state) = open(program, name)?;
+    ensure!(
+        recipe.data.is_none(),
+        "{} is an image model and has no policy: `imago generate` makes images with it, `imago eval RUN --samples N` \
+         compares them",
+        path.display()
+    );
     let policy = state.scope("train", |state| state.scope("policy", ActorCritic::from_state))?;
     Ok(Loaded { path, step, recipe, policy })
 }

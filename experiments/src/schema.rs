@@ -7,6 +7,8 @@ use crate::recipe::{
 };
 use crate::strict::{excerpt, keys_of};
 use anyhow::{Context, Result};
+use imago::generative::data::DataConfig;
+use imago::generative::gan::DcganConfig;
 use imago::nn::TorsoKind;
 use imago_agents::{
     BcConfig, DacConfig, DisagreementConfig, E3bConfig, GailConfig, IcmConfig, PpoConfig, ReplayConfig,
@@ -160,7 +162,7 @@ pub fn sections() -> Result<Vec<Section>> {
         let first = kind_key(
             json!({ "const": kind }),
             default,
-            "Which learner: \"ppo\", \"trpo\", \"sac\", \"td3\" or \"bc\".",
+            "Which learner: \"ppo\", \"trpo\", \"sac\", \"td3\", \"bc\" or \"dcgan\".",
         );
         let keys = std::iter::once(first).chain(keys).collect();
         Section { name: "learner", kind: Some(kind), about: about.into(), keys }
@@ -194,6 +196,7 @@ pub fn sections() -> Result<Vec<Section>> {
     Ok(vec![
         Section::of::<RunConfig>("run"),
         Section::of::<EnvSpec>("env"),
+        Section::of::<DataConfig>("data"),
         Section::of::<RolloutConfig>("rollout"),
         policy,
         learner("ppo", Some("\"ppo\""), "Proximal policy optimisation.", keys::<PpoConfig>()),
@@ -215,6 +218,12 @@ pub fn sections() -> Result<Vec<Section>> {
             None,
             "Behaviour cloning: maximum likelihood of the demonstrated actions.",
             [keys::<DemosConfig>(), keys::<BcConfig>()].concat(),
+        ),
+        learner(
+            "dcgan",
+            None,
+            "Deep convolutional GAN: learns to make images like those of [data].",
+            keys::<DcganConfig>(),
         ),
         signal,
         gail,
@@ -317,10 +326,10 @@ pub fn json_schema() -> Result<Value> {
     let mut properties = Map::new();
     properties
         .insert("format".into(), json!({ "const": FORMAT, "description": "Version of the recipe format." }));
-    for name in ["run", "env", "rollout", "policy", "eval"] {
+    for name in ["run", "env", "data", "rollout", "policy", "eval"] {
         properties.insert(name.into(), refer(name));
     }
-    let others = ["trpo", "sac", "td3", "bc"].map(|kind| chosen(&format!("learner-{kind}")));
+    let others = ["trpo", "sac", "td3", "bc", "dcgan"].map(|kind| chosen(&format!("learner-{kind}")));
     let learners: Vec<Value> = std::iter::once(refer("learner-ppo")).chain(others).collect();
     properties.insert("learner".into(), json!({ "oneOf": learners }));
     let named: Map<String, Value> = builtin.iter().map(|kind| ((*kind).into(), called(kind))).collect();

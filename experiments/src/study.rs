@@ -59,9 +59,12 @@ pub struct Published {
     pub random: f64,
     /// Of the expert.
     pub expert: f64,
-    /// For each number of demonstrations: behaviour cloning and GAIL.
-    pub rows: &'static [(usize, (f64, f64), (f64, f64))],
+    /// One for each number of demonstrations.
+    pub rows: &'static [PublishedRow],
 }
+
+/// A number of demonstrations; of behaviour cloning and of GAIL, mean and standard deviation.
+pub type PublishedRow = (usize, (f64, f64), (f64, f64));
 
 /// Who is imitated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

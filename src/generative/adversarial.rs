@@ -1,6 +1,74 @@
-//! Losses and regularisers of a discriminator, as pure functions of logits.
+//! Losses and regularisers of a discriminator and of a generator, as pure functions of logits.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
+
+/// What discriminator and generator minimise, from logits x. Real is 1 everywhere: a higher logit means "real".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Adversarial {
+    /// Binary cross-entropy; the generator maximises log D, and does not minimise log (1 − D) (Goodfellow et al. 2014).
+    #[default]
+    NonSaturating,
+    /// softplus(−x) of real and softplus(x) of generated images: another way to write "non-saturating", under which
+    /// papers with R1 know it (Mescheder et al. 2018).
+    Logistic,
+    /// (x − 1)² and x² (LSGAN, Mao et al. 2017).
+    LeastSquares,
+    /// max(0, 1 − x) and max(0, 1 + x); the generator's is −x (Lim & Ye 2017).
+    Hinge,
+    /// Cross-entropy of two logits, of which the second one means real (Vondrick et al. 2016).
+    TwoClass,
+    /// −x and x, for a critic that a gradient penalty keeps Lipschitz (WGAN, Arjovsky et al. 2017).
+    Wasserstein,
+}
+
+impl Adversarial {
+    /// How many numbers the discriminator gives for an image.
+    pub fn outputs(self) -> i64 {
+        if self == Adversarial::TwoClass { 2 } else { 1 }
+    }
+
+    /// What the discriminator minimises: the mean over real images plus that over generated ones. Logits are `[B]`, or
+    /// `[B, …]` of patches; `[B, 2]` of two classes.
+    pub fn discriminator_loss(self, real: &Tensor, generated: &Tensor) -> Tensor {
+        let mean = |x: Tensor| x.mean(Kind::Float);
+        match self {
+            Adversarial::NonSaturating => discriminator_loss(real, generated, 0.0),
+            Adversarial::Logistic => mean((-real).softplus()) + mean(generated.softplus()),
+            Adversarial::LeastSquares => mean((real - 1.0).square()) + mean(generated.square()),
+            Adversarial::Hinge => mean((-real + 1.0).relu()) + mean((generated + 1.0).relu()),
+            Adversarial::TwoClass => mean(-class(real, 1)) + mean(-class(generated, 0)),
+            Adversarial::Wasserstein => mean(generated.shallow_clone()) - mean(real.shallow_clone()),
+        }
+    }
+
+    /// What the generator minimises.
+    pub fn generator_loss(self, generated: &Tensor) -> Tensor {
+        match self {
+            Adversarial::NonSaturating => cross_entropy(generated, 1.0),
+            Adversarial::Logistic => (-generated).softplus().mean(Kind::Float),
+            Adversarial::LeastSquares => (generated - 1.0).square().mean(Kind::Float),
+            Adversarial::Hinge | Adversarial::Wasserstein => -generated.mean(Kind::Float),
+            Adversarial::TwoClass => -class(generated, 1).mean(Kind::Float),
+        }
+    }
+
+    /// How far a logit lies on the real side: above 0 the discriminator says "real". `[B]`.
+    pub fn margin(self, logits: &Tensor) -> Tensor {
+        match self {
+            Adversarial::LeastSquares => logits - 0.5,
+            Adversarial::TwoClass => logits.select(-1, 1) - logits.select(-1, 0),
+            _ => logits.shallow_clone(),
+        }
+    }
+}
+
+/// log softmax of the logits `[…, 2]`, the part of `class`.
+fn class(logits: &Tensor, class: i64) -> Tensor {
+    logits.log_softmax(-1, Kind::Float).select(-1, class)
+}
 
 /// Binary cross-entropy of logits x against labels y, averaged: mean of softplus(x) − y·x.
 fn cross_entropy(logits: &Tensor, label: f64) -> Tensor {
@@ -47,8 +115,8 @@ pub fn accuracy(logits: &Tensor, real: bool) -> f64 {
 
 /// (‖∇ₓ f(x̂)‖ − target)², averaged over points x̂ = u·real + (1 − u)·generated (Gulrajani et al. 2017).
 ///
-/// `real` and `generated` are `[B, F]`, `mix` is u, `[B, 1]` in `[0, 1]`; `f` gives logits `[B]`. The result
-/// can be differentiated by the discriminator's parameters.
+/// `real` and `generated` are `[B, …]`, vectors or images, `mix` is u, `[B, 1, …]` in `[0, 1]`; `f` gives logits `[B]`.
+/// The result can be differentiated by the discriminator's parameters.
 pub fn gradient_penalty(
     f: impl Fn(&Tensor) -> Tensor,
     real: &Tensor,
@@ -60,8 +128,24 @@ pub fn gradient_penalty(
     let logits = f(&between).sum(Kind::Float);
     let gradient = Tensor::f_run_backward(&[&logits], &[&between], true, true)?.remove(0);
     // The 1e-12 keeps the root differentiable where the gradient is 0.
-    let norm = (gradient.square().sum_dim_intlist([1i64].as_slice(), false, Kind::Float) + 1e-12).sqrt();
+    let norm = (squared_norms(&gradient) + 1e-12).sqrt();
     Ok((norm - target).square().mean(Kind::Float))
+}
+
+/// ‖∇ₓ f(x)‖² averaged over the real images x (R1, Mescheder et al. 2018; the factor γ / 2 is the caller's).
+///
+/// `real` is `[B, …]`, `f` gives logits `[B]`. The result can be differentiated by the discriminator's parameters. Used
+/// lazily, every r-th step with r times the factor, it costs little (Karras et al. 2020).
+pub fn r1_penalty(f: impl Fn(&Tensor) -> Tensor, real: &Tensor) -> crate::Result<Tensor> {
+    let real = real.detach().set_requires_grad(true);
+    let logits = f(&real).sum(Kind::Float);
+    let gradient = Tensor::f_run_backward(&[&logits], &[&real], true, true)?.remove(0);
+    Ok(squared_norms(&gradient).mean(Kind::Float))
+}
+
+/// ‖x‖² of each row, `[B, …]` → `[B]`.
+fn squared_norms(x: &Tensor) -> Tensor {
+    x.flatten(1, -1).square().sum_dim_intlist([1i64].as_slice(), false, Kind::Float)
 }
 
 /// One step of power iteration on W, `[out, …]`: v ← Wᵀu/‖·‖, u ← Wv/‖·‖ (Miyato et al. 2018, algorithm 1).
@@ -156,6 +240,71 @@ mod tests {
         let gradient = Tensor::run_backward(&[penalty], &[&w], false, false).remove(0);
         near(gradient.get(0), 2.0 * 4.0 * 0.6);
         near(gradient.get(1), 2.0 * 4.0 * 0.8);
+    }
+
+    #[test]
+    fn losses_of_every_kind_by_hand() {
+        use Adversarial::*;
+        let (real, generated) = (logits(&[2.0, -1.0]), logits(&[0.5]));
+        let softplus = |x: f64| x.exp().ln_1p();
+        let cross = (softplus(-2.0) + softplus(1.0)) / 2.0 + softplus(0.5);
+        for (kind, discriminator, generator) in [
+            (NonSaturating, cross, softplus(-0.5)),
+            (Logistic, cross, softplus(-0.5)),
+            (LeastSquares, (1.0 + 4.0) / 2.0 + 0.25, 0.25),
+            // max(0, 1 − 2) = 0 and max(0, 1 + 1) = 2; 1 + ½.
+            (Hinge, 1.0 + 1.5, -0.5),
+            (Wasserstein, 0.5 - 0.5, -0.5),
+        ] {
+            near(kind.discriminator_loss(&real, &generated), discriminator);
+            near(kind.generator_loss(&generated), generator);
+            assert_eq!(kind.outputs(), 1);
+        }
+        // Two logits (a, b) count as one of b − a.
+        let pair = |x: &[f32]| Tensor::from_slice(x).view([-1, 2]);
+        let (real, generated) = (pair(&[1.0, 3.0, 0.5, -0.5]), pair(&[0.0, 0.5]));
+        near(TwoClass.discriminator_loss(&real, &generated), cross);
+        near(TwoClass.generator_loss(&generated), softplus(-0.5));
+        assert_eq!(Vec::<f32>::try_from(TwoClass.margin(&real)).unwrap(), [2.0, -1.0]);
+        assert_eq!(Vec::<f32>::try_from(LeastSquares.margin(&logits(&[0.75]))).unwrap(), [0.25]);
+    }
+
+    #[test]
+    fn every_loss_moves_real_up_and_generated_down_and_the_generator_up() {
+        use Adversarial::*;
+        for kind in [NonSaturating, Logistic, LeastSquares, Hinge, TwoClass, Wasserstein] {
+            let shape = [4, kind.outputs()];
+            let zeros = || Tensor::zeros(shape, (Kind::Float, tch::Device::Cpu)).set_requires_grad(true);
+            let (real, generated) = (zeros(), zeros());
+            let of = |loss: Tensor, x: &Tensor| -> f64 {
+                let gradient = Tensor::run_backward(&[loss], &[x], true, false).remove(0);
+                gradient.select(1, kind.outputs() - 1).sum(Kind::Float).double_value(&[])
+            };
+            assert!(of(kind.discriminator_loss(&real, &generated), &real) < 0.0, "{kind:?}");
+            // At x = 0 the square has no slope.
+            let up = of(kind.discriminator_loss(&real, &(&generated + 0.1)), &generated);
+            assert!(up > 0.0, "{kind:?}");
+            assert!(of(kind.generator_loss(&generated), &generated) < 0.0, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn penalties_of_images_are_those_of_their_pixels() {
+        // f(x) = Σ w · x² over 3 × 1 × 2 pixels: ∇ = 2 w x. With x = 1 and Σ w² = 30: R1 = 4 · 30 = 120, d/dw = 8 w.
+        let w =
+            Tensor::from_slice(&[1.0f32, 2.0, 3.0, 4.0, 0.0, 0.0]).view([3, 1, 2]).set_requires_grad(true);
+        let f = |x: &Tensor| {
+            (x.square() * &w).flatten(1, -1).sum_dim_intlist([1i64].as_slice(), false, Kind::Float)
+        };
+        let images = Tensor::ones([5, 3, 1, 2], (Kind::Float, tch::Device::Cpu));
+        let penalty = r1_penalty(f, &images).unwrap();
+        near(penalty.shallow_clone(), 120.0);
+        let gradient = Tensor::run_backward(&[penalty], &[&w], false, false).remove(0);
+        near(gradient.get(1).get(0).get(1), 8.0 * 4.0);
+        // Real and generated images are the same here, so every point between them is, too.
+        let mix = Stream::new(0, "mix", 0, 0).uniforms(&[5, 1, 1, 1]);
+        let penalty = gradient_penalty(f, &images, &images, &mix, 1.0).unwrap();
+        near(penalty, (120f64.sqrt() - 1.0).powi(2));
     }
 
     #[test]

@@ -2,3 +2,15 @@
 //! **real = expert = 1**, generated = policy = 0; scores are logits x, and D = σ(x).
 
 pub mod adversarial;
+pub mod augment;
+pub mod data;
+pub mod dcgan;
+pub mod ema;
+pub mod features;
+pub mod gan;
+pub mod grid;
+pub mod latent;
+pub mod metrics;
+pub mod network;
+pub mod pool;
+pub mod schedule;

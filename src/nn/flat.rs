@@ -51,6 +51,15 @@ pub enum Init {
     /// Normal, then the weights of each output, `[out, in, …]`, scaled to this Euclidean norm ("normalised columns" in
     /// the code of A3C agents since 2016).
     OutputNorm(f64),
+    /// Normal around `mean`.
+    Normal {
+        /// Its mean.
+        mean: f64,
+        /// Its standard deviation.
+        std: f64,
+    },
+    /// Normal around 0 with this standard deviation; what lies more than two of them away is drawn again.
+    TruncatedNormal(f64),
 }
 
 /// The list of parameters while networks are being described.
@@ -158,6 +167,28 @@ impl Flat {
                 }
             }
         });
+    }
+
+    /// Adds d`loss`/d`parameter` of every parameter to `gradient`: one of several parts of a batch.
+    pub fn add_backward(&mut self, loss: &Tensor) -> Result<()> {
+        let gradients = Tensor::f_run_backward(&[loss], &self.parameters, false, false)?;
+        tch::no_grad(|| {
+            for (to, from) in self.gradients.iter_mut().zip(&gradients).filter(|(_, from)| from.defined()) {
+                let _ = to.g_add_(from);
+            }
+        });
+        Ok(())
+    }
+
+    /// Sets the gradient to zero, to which parts of a batch are then added.
+    pub fn clear_gradient(&mut self) {
+        slice_mut::<f32>(&mut self.gradient).fill(0.0);
+    }
+
+    /// Adds the gradient of ½ λ Σ θ² to `gradient`.
+    pub fn add_weight_decay(&mut self, lambda: f64) {
+        let gradient = slice_mut::<f32>(&mut self.gradient).iter_mut();
+        gradient.zip(slice::<f32>(&self.weights)).for_each(|(g, w)| *g += lambda as f32 * w);
     }
 
     /// d`of`/d`parameter` of each parameter, undefined where there is none. With `graph` they can be differentiated
@@ -282,6 +313,18 @@ fn initial(slot: &Slot, rng: &mut Stream) -> Vec<f32> {
             }
             values
         }
+        Init::Normal { mean, std } => {
+            (0..slot.len()).map(|_| mean as f32 + std as f32 * rng.normal()).collect()
+        }
+        Init::TruncatedNormal(std) => {
+            let mut within = || loop {
+                let x = rng.normal();
+                if x.abs() <= 2.0 {
+                    return std as f32 * x;
+                }
+            };
+            (0..slot.len()).map(|_| within()).collect()
+        }
         Init::Orthogonal(gain) => {
             let rows = slot.shape[0];
             let columns = slot.len() as i64 / rows;
@@ -358,6 +401,40 @@ mod tests {
         let by_x = flat.backward_to(&loss, &x).unwrap();
         assert_eq!(slice::<f32>(&by_x), [3.0, 3.0]);
         assert_eq!(&slice::<f32>(&flat.gradient)[..2], &[1.0, 5.0]);
+    }
+
+    #[test]
+    fn parts_of_a_batch_add_up_to_the_whole() {
+        let mut layout = Layout::default();
+        let a = layout.add("a", &[2], Init::Constant(3.0));
+        let mut flat = Flat::new(layout, &mut Stream::new(0, "init", 0, 0));
+        flat.clear_gradient();
+        for factor in [1.0, 0.5] {
+            let loss = flat.get(a).square().sum(Kind::Float) * factor;
+            flat.add_backward(&loss).unwrap();
+        }
+        // 2 · 3 · (1 + ½), and ½ λ Σ θ² has the gradient λ θ.
+        assert_eq!(&slice::<f32>(&flat.gradient)[..3], &[9.0, 9.0, 0.0]);
+        flat.add_weight_decay(0.1);
+        assert!((slice::<f32>(&flat.gradient)[0] - 9.3).abs() < 1e-6);
+    }
+
+    #[test]
+    fn normal_weights_have_their_moments_and_truncated_ones_their_bounds() {
+        let mut layout = Layout::default();
+        let normal = layout.add("normal", &[50_000], Init::Normal { mean: 1.0, std: 0.02 });
+        let truncated = layout.add("truncated", &[50_000], Init::TruncatedNormal(0.02));
+        let flat = Flat::new(layout, &mut Stream::new(0, "init", 0, 0));
+        let moments = |index: usize| {
+            let values = flat.get(index).detach().to_kind(Kind::Double);
+            (values.mean(Kind::Double).double_value(&[]), values.std(true).double_value(&[]))
+        };
+        let (mean, std) = moments(normal);
+        assert!((mean - 1.0).abs() < 5e-4 && (std - 0.02).abs() < 2e-4, "{mean} {std}");
+        // The standard deviation of a normal cut off at ±2 is 0.8796.
+        let (mean, std) = moments(truncated);
+        assert!(mean.abs() < 5e-4 && (std - 0.02 * 0.8796).abs() < 2e-4, "{mean} {std}");
+        assert!(flat.get(truncated).abs().max().double_value(&[]) <= 0.04 + 1e-8);
     }
 
     #[test]

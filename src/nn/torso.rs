@@ -148,7 +148,7 @@ pub enum Precision {
 
 impl Precision {
     /// The kind of tensor convolutions compute with.
-    fn kind(self) -> Kind {
+    pub fn kind(self) -> Kind {
         match self {
             Precision::F32 => Kind::Float,
             Precision::Bf16 => Kind::BFloat16,

@@ -3,8 +3,11 @@
 use crate::program::Place;
 use std::time::Instant;
 
-const RECIPES: [&str; 13] = [
+const RECIPES: [&str; 16] = [
     "bc/cartpole",
+    "dcgan/faces",
+    "dcgan/faces-modern",
+    "dcgan/frames",
     "gail/cartpole",
     "gail/original-cartpole",
     "icm/rooms-sparse",
@@ -50,6 +53,9 @@ fn help_tells_every_command_and_exit_code() {
         "eval",
         "record",
         "demos",
+        "generate",
+        "data",
+        "models",
         "reproduce",
         "recipes",
         "envs",
@@ -69,6 +75,12 @@ fn help_tells_every_command_and_exit_code() {
         "record",
         "demos",
         "demos subsample",
+        "generate grid",
+        "generate interpolation",
+        "generate samples",
+        "data",
+        "data fetch",
+        "models",
         "recipes",
         "recipes keys",
         "reproduce",

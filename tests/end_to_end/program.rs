@@ -200,7 +200,8 @@ impl Place {
         let ((ours, mut our_values), (theirs, mut their_values)) =
             (self.state(run, step), self.state(other, step));
         assert!(ours.keys().eq(theirs.keys()), "{run} and {other} hold different tensors");
-        assert!(ours.contains_key("train/policy/weights"), "no weights among {:?}", ours.keys());
+        let weights = ["train/policy/weights", "train/generator/weights"];
+        assert!(weights.iter().any(|name| ours.contains_key(*name)), "no weights among {:?}", ours.keys());
         for (name, tensor) in &ours {
             assert!(bits(tensor) == bits(&theirs[name]), "`{name}` of {run} and {other} differ at {step}");
         }

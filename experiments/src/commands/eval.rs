@@ -1,6 +1,7 @@
-//! `imago eval`: what a run's policy is worth on episodes it was not chosen by.
+//! `imago eval`: what a run's policy is worth on episodes it was not chosen by; what an image model's images are worth.
 
 use crate::assemble;
+use crate::compare::{self, Which};
 use crate::problem::{Done, Outcome, failed};
 use crate::program::{Program, Shared};
 use crate::runs::{self, Loaded, Score, scaled};
@@ -24,6 +25,12 @@ pub struct Arguments {
     /// Another environment than the run's own.
     #[arg(long)]
     env: Option<String>,
+    /// Of an image model: images to compare with real ones.
+    #[arg(long, value_name = "N", conflicts_with_all = ["episodes", "stochastic", "env"])]
+    samples: Option<usize>,
+    /// By what they are compared.
+    #[arg(long, value_enum, default_value_t = Which::Lite0, requires = "samples")]
+    features: Which,
 }
 
 /// What `--json` prints.
@@ -75,6 +82,12 @@ pub fn subject(program: &Program, arguments: &Arguments) -> Result<(Loaded, EnvS
 /// Runs the command.
 pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome {
     tch::set_num_threads(1);
+    if let Some(count) = arguments.samples {
+        let loaded = runs::load_maker(program, &arguments.run)?;
+        let seed = shared.seed.unwrap_or(loaded.recipe.run.seed);
+        compare::compare(&loaded, count, arguments.features, seed)?.print(shared)?;
+        return Ok(Done::Finished);
+    }
     let (loaded, env) = subject(program, arguments)?;
     let seed = shared.seed.unwrap_or(loaded.recipe.run.seed);
     let actor = Actor::Policy { policy: &loaded.policy, deterministic: !arguments.stochastic };

@@ -1,9 +1,12 @@
 //! One file for each command.
 
+pub mod data;
 pub mod demo;
 pub mod demos;
 pub mod envs;
 pub mod eval;
+pub mod generate;
+pub mod models;
 pub mod new;
 pub mod recipes;
 pub mod record;

@@ -174,7 +174,7 @@ fn real_length(recipe: &Recipe) -> Option<String> {
     let asked = recipe.run.total_steps;
     let (envs, steps) = (recipe.rollout.envs as u64, recipe.rollout.steps as u64);
     let real = asked.div_ceil(envs * steps) * envs * steps;
-    let collects = !matches!(recipe.learner, LearnerConfig::Bc(..));
+    let collects = !matches!(recipe.learner, LearnerConfig::Bc(..) | LearnerConfig::Dcgan(_));
     (collects && real != asked).then(|| {
         format!("run.total_steps = {asked}: the run will end at {real}, the end of a rollout of {envs} × {steps} steps")
     })
@@ -365,7 +365,11 @@ fn report(outcome: &RunOutcome, path: &Path, shared: &Shared) {
                 println!("{}", Value::Object(summary));
             } else {
                 println!("{}", words(summary));
-                println!("next: imago eval {name} · .venv/bin/tensorboard --logdir {name}");
+                let look = match summary.contains_key("images_seen") {
+                    true => format!("imago generate grid {name} --to grid.png"),
+                    false => format!("imago eval {name}"),
+                };
+                println!("next: {look} · .venv/bin/tensorboard --logdir {name}");
             }
         }
     }

@@ -158,7 +158,11 @@ impl Env for Watched<'_> {
 }
 
 /// Makes the environment and looks whether it has pictures; the first one.
-fn with_pictures(program: &Program, spec: &EnvSpec, actor: &Actor) -> Result<(Box<dyn Env>, Frame)> {
+pub(super) fn with_pictures(
+    program: &Program,
+    spec: &EnvSpec,
+    actor: &Actor,
+) -> Result<(Box<dyn Env>, Frame)> {
     let mut env = program.envs.make_rendering(spec)?;
     runs::check_fits(actor, env.observation_space(), env.action_space())?;
     let mut observation = LeafBuf::zeros(env.observation_space(), 1);

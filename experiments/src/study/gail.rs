@@ -202,7 +202,7 @@ Behaviour cloning: 20,001 steps of 128 pairs, 70/30 split, best validation score
             name: "HalfCheetah",
             env: "gym:HalfCheetah-v5",
             expert: "sac/halfcheetah",
-            expert_sets: &[],
+            expert_sets: &["run.total_steps=100_000"],
             expert_needs: 4_000.0,
             demonstrations: &[4, 11, 18, 25],
             stride: 20,

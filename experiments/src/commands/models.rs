@@ -1,0 +1,126 @@
+//! `imago models`: networks of others, trained on what we do not have.
+
+use crate::fetching::Script;
+use crate::first_look::cache_folder;
+use crate::problem::{Done, Outcome, failed};
+use crate::program::Shared;
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use imago::generative::features::EfficientNetLite0;
+use std::path::PathBuf;
+
+/// A network that can be fetched.
+struct Model {
+    about: &'static str,
+    licence: &'static str,
+    script: Script,
+}
+
+/// Every network.
+const MODELS: [Model; 1] = [Model {
+    about: "what `imago eval RUN --samples` compares images by (ImageNet, 17 MB)",
+    licence: "Apache-2.0",
+    script: Script {
+        name: "efficientnet-lite0",
+        requirements: include_str!("../../data/efficientnet_lite0.txt"),
+        text: include_str!("../../data/efficientnet_lite0.py"),
+    },
+}];
+
+/// Networks of others.
+#[derive(Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// What can be fetched.
+    List,
+    /// Fetch a network, once for all runs.
+    Fetch {
+        /// Its name in `imago models list`.
+        name: String,
+    },
+}
+
+/// Where a fetched network lies.
+fn file(name: &str) -> Result<PathBuf> {
+    let cache = cache_folder().context("there is no cache directory: set XDG_CACHE_HOME")?;
+    Ok(cache.join("models").join(format!("{name}.safetensors")))
+}
+
+fn model(name: &str) -> Result<&'static Model> {
+    let names: Vec<&str> = MODELS.iter().map(|model| model.script.name).collect();
+    match MODELS.iter().find(|model| model.script.name == name) {
+        Some(model) => Ok(model),
+        None => bail!("no network `{name}` (there are: {})", names.join(", ")),
+    }
+}
+
+/// Whether the network that the command names is one that can be fetched.
+pub fn wanted(arguments: &Arguments) -> Result<()> {
+    match &arguments.command {
+        Some(Command::Fetch { name }) => model(name).map(drop),
+        None | Some(Command::List) => Ok(()),
+    }
+}
+
+/// EfficientNet-Lite0, fetched before.
+///
+/// # Errors
+/// It was not; the command that does it is named.
+pub fn efficientnet_lite0() -> Result<EfficientNetLite0> {
+    let path = file("efficientnet-lite0")?;
+    if !path.exists() {
+        bail!(
+            "EfficientNet-Lite0, by whose features images are compared, is not here yet: imago models fetch \
+             efficientnet-lite0 (17 MB), or --features pixels"
+        );
+    }
+    Ok(EfficientNetLite0::load(&path)?)
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments, shared: &Shared) -> Outcome {
+    let name = match &arguments.command {
+        Some(Command::Fetch { name }) => name,
+        None | Some(Command::List) => return list(shared),
+    };
+    let model = model(name)?;
+    let path = file(name)?;
+    if !path.exists() {
+        let folder = path.parent().context("no folder")?;
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot create {}", folder.display()))
+            .map_err(failed)?;
+        let part = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+        model.script.run(&[part.path().as_os_str()], shared.quiet).map_err(failed)?;
+        EfficientNetLite0::load(part.path()).map_err(failed)?;
+        part.persist(&path).map_err(failed)?;
+    }
+    if shared.json {
+        println!(
+            "{}",
+            serde_json::json!({ "format": 1, "model": name, "file": path, "licence": model.licence })
+        );
+    } else {
+        println!("{}: {}", path.display(), model.licence);
+    }
+    Ok(Done::Finished)
+}
+
+fn list(shared: &Shared) -> Outcome {
+    for Model { about, licence, script } in &MODELS {
+        let here = file(script.name)?.exists();
+        if shared.json {
+            let line = serde_json::json!({ "name": script.name, "about": about, "licence": licence, "fetched": here });
+            println!("{line}");
+        } else {
+            let here = if here { "fetched" } else { "not fetched" };
+            println!("{:<20} {about}; {licence}; {here}", script.name);
+        }
+    }
+    Ok(Done::Finished)
+}
