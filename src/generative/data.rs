@@ -94,6 +94,9 @@ impl ImageSet {
     /// Nothing there that could be learnt from: what was expected and what was found; no image that can be read; a label
     /// that images do not have.
     pub fn open(config: &DataConfig, cache: Option<&Path>) -> Result<Self> {
+        if ![1, 3].contains(&config.channels) {
+            return Err(Error::Invalid("`data.channels`: 1 for grey or 3 for colour".into()));
+        }
         let found = Found::at(Path::new(&config.path))?;
         let (pixels, kept, unreadable) = cache::open(config, &found, cache)?;
         if kept.is_empty() {

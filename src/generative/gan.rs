@@ -46,7 +46,7 @@ pub struct DcganConfig {
     /// What keeps the discriminator in bounds.
     pub discriminator_norm: DiscriminatorNorm,
     /// Images in a step of the optimiser.
-    #[schemars(range(min = 2))]
+    #[schemars(range(min = 2), extend("x-default" = "64; 128 for dcgan-code"))]
     pub batch_size: Option<u64>,
     /// Parts in which a batch goes through the networks, one after the other, for less memory. Batch normalisation sees a
     /// part at a time.
