@@ -35,7 +35,7 @@ static COUNTING: Counting = Counting;
 fn steps_of_native_groups_allocate_nothing() {
     const N: usize = 8;
     let registry = Registry::builtin();
-    for (id, _) in registry.ids().filter(|(id, _)| !registry.is_python(id)) {
+    for (id, _) in registry.ids().filter(|(id, _)| registry.extra(id).is_none()) {
         let mut group = registry.make_group(&spec(id, "", None), N).unwrap();
         let mut rows = Rows::new(group.as_ref());
         group.reset(&seeds, rows.observation.leaf_mut()).unwrap();

@@ -3,7 +3,7 @@
 
 mod single;
 
-use imago_envs::{CartPole, EnvSpec, Leaf, Registry};
+use imago_envs::{CartPole, EnvSpec, Leaf, ROBOTS, Registry};
 use single::{Rows, seeds, spec};
 
 fn refusal(id: &str, args: &str, time_limit: Option<u32>) -> String {
@@ -31,8 +31,11 @@ fn lists_what_it_has() {
         "seals/CartPole-v0",
         "seals/MountainCar-v0",
     ];
+    let (robots, ids): (Vec<_>, Vec<_>) = ids.into_iter().partition(|id| registry.extra(id).is_some());
     assert_eq!(ids, known);
-    assert!(ids.iter().all(|id| registry.is_builtin(id) && registry.extra(id).is_none()));
+    assert_eq!(robots, ROBOTS.each_ref().map(|robot| robot.id));
+    assert!(robots.iter().chain(&ids).all(|id| registry.is_builtin(id)));
+    assert!(robots.iter().all(|id| registry.extra(id) == Some("mujoco")));
     // Four of Doom, and eight worlds of four levels; each says what it needs.
     assert_eq!(python.len(), 4 + 8 * 4, "{python:?}");
     assert!(python.contains(&"Doom") && python.contains(&"DoomMyWayHome-very-sparse"));

@@ -65,7 +65,7 @@ fn native_environments_come_back() {
 #[test]
 fn groups_come_back() {
     let registry = Registry::builtin();
-    for (id, _) in registry.ids().filter(|(id, _)| !registry.is_python(id)) {
+    for (id, _) in registry.ids().filter(|(id, _)| registry.extra(id).is_none()) {
         let make = || Registry::builtin().make_group(&spec(id, "", Some(30)), 5).unwrap();
         let run = |group: &mut dyn VecEnv, rows: &mut Rows, seed| {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
