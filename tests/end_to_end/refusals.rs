@@ -466,7 +466,7 @@ const COMMANDS: &[Case] = &[
     (Empty, "recipes keys gamma", &["`gamma`", "here it is called `learner.discount`"]),
     (Empty, "recipes keys device", &["`device`", "no other device"]),
     (Empty, "recipes list --set run.seed=1", &["--set", "`imago train`"]),
-    (Empty, "envs list --seed 1", &["--seed", "train, eval, watch and record"]),
+    (Empty, "envs list --seed 1", &["--seed", "train, eval, watch, record and generate"]),
     (Empty, "eval a --threads 2", &["--threads", "`imago train`"]),
     // Runs are never overwritten, files only with --force.
     (Run(nothing), "train ppo/cartpole --run-dir a", &["a: ", "--resume", "another --run-dir"]),
