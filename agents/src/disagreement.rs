@@ -7,7 +7,7 @@
 
 use crate::discriminator::executed;
 use crate::encoder::Standardise;
-use crate::features::{FeatureKind, FeatureSpec, Features, Taught};
+use crate::features::{FeatureKind, FeatureSpec, Features, Taught, clipped_step};
 use crate::forward_model::{ErrorForm, ForwardKind, ForwardModel};
 use crate::transitions::Transitions;
 use imago::nn::{Adam, Flat, Layout, TorsoKind};
@@ -143,14 +143,11 @@ impl Disagreement {
 
     /// Takes the step that the gradient says. `inputs` is dumped if it is not finite.
     fn step(&mut self, taught: Taught, forward: f64, inputs: &Tensor, log: &mut Log) -> Result<()> {
-        let norm = self.flat.clip_gradient(self.config.max_gradient_norm);
-        if !norm.is_finite() {
-            return Err(self.flat.diverged("disagreement", vec![("inputs".into(), inputs.detach().copy())]));
-        }
-        self.adam.update(&mut self.flat, self.config.learning_rate);
+        let DisagreementConfig { learning_rate, max_gradient_norm, .. } = self.config;
+        let about = ("disagreement", inputs);
+        clipped_step(&mut self.flat, &mut self.adam, learning_rate, max_gradient_norm, about, log)?;
         self.features.log(taught, log);
         log.scalar("forward_loss", forward / self.models.len() as f64);
-        log.scalar("gradient_norm", norm);
         Ok(())
     }
 }

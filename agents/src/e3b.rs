@@ -6,7 +6,7 @@
 //! agent cannot influence is not news. C⁻¹ is kept by the formula of Sherman and Morrison and begins anew with every episode.
 
 use crate::encoder::Standardise;
-use crate::features::{FeatureKind, FeatureSpec, Features};
+use crate::features::{FeatureKind, FeatureSpec, Features, clipped_step};
 use crate::transitions::Transitions;
 use imago::memory::{slice, slice_mut};
 use imago::nn::{Adam, Flat, Layout, TorsoKind, vectorised};
@@ -216,14 +216,10 @@ impl RewardSignal for E3b {
             for rows in order.chunks(self.config.minibatch_size) {
                 let gathered = transitions.gather(rows);
                 let taught = self.features.descend(&mut self.flat, &gathered, rng, |_, _, taught| taught)?;
-                let norm = self.flat.clip_gradient(self.config.max_gradient_norm);
-                if !norm.is_finite() {
-                    let inputs = vec![("inputs".into(), gathered.observation.copy())];
-                    return Err(self.flat.diverged("the encoder", inputs));
-                }
-                self.adam.update(&mut self.flat, self.config.learning_rate);
+                let E3bConfig { learning_rate, max_gradient_norm, .. } = self.config;
+                let about = ("the encoder", &gathered.observation);
+                clipped_step(&mut self.flat, &mut self.adam, learning_rate, max_gradient_norm, about, log)?;
                 self.features.log(taught, log);
-                log.scalar("gradient_norm", norm);
             }
         }
         Ok(())

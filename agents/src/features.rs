@@ -4,7 +4,7 @@ use crate::encoder::{Encoder, Standardise, torso_for};
 use crate::inverse_model::InverseModel;
 use crate::transitions::Gathered;
 use crate::vae::Vae;
-use imago::nn::{Flat, Init, Layout, TorsoKind};
+use imago::nn::{Adam, Flat, Init, Layout, TorsoKind};
 use imago::rollout::Batch;
 use imago::run::{Log, State};
 use imago::{Result, Stream};
@@ -12,6 +12,27 @@ use imago_envs::Space;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
+
+/// Takes the step that the gradient in `flat` says, its norm clipped to `max_norm`; the norm that it had is logged.
+///
+/// # Errors
+/// A gradient that is not finite; `inputs` is dumped, and `what` named.
+pub(crate) fn clipped_step(
+    flat: &mut Flat,
+    adam: &mut Adam,
+    learning_rate: f64,
+    max_norm: f64,
+    (what, inputs): (&str, &Tensor),
+    log: &mut Log,
+) -> Result<()> {
+    let norm = flat.clip_gradient(max_norm);
+    if !norm.is_finite() {
+        return Err(flat.diverged(what, vec![("inputs".into(), inputs.detach().copy())]));
+    }
+    adam.update(flat, learning_rate);
+    log.scalar("gradient_norm", norm);
+    Ok(())
+}
 
 /// In what space the future is predicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -15,7 +15,7 @@
 
 use crate::discriminator::executed;
 use crate::encoder::Standardise;
-use crate::features::{FeatureKind, FeatureSpec, Features, Taught};
+use crate::features::{FeatureKind, FeatureSpec, Features, Taught, clipped_step};
 use crate::forward_model::{ErrorForm, ForwardKind, ForwardModel};
 use crate::transitions::{Gathered, Transitions};
 use imago::nn::{Adam, Flat, Layout, TorsoKind};
@@ -191,14 +191,11 @@ impl Icm {
 
     /// Takes the step that the gradient says. `inputs` is dumped if it is not finite.
     fn step(&mut self, losses: Losses, inputs: &Tensor, log: &mut Log) -> Result<()> {
-        let norm = self.flat.clip_gradient(self.config.max_gradient_norm);
-        if !norm.is_finite() {
-            return Err(self.flat.diverged("curiosity", vec![("inputs".into(), inputs.detach().copy())]));
-        }
-        self.adam.update(&mut self.flat, self.config.learning_rate);
+        let IcmConfig { learning_rate, max_gradient_norm, .. } = self.config;
+        let about = ("curiosity", inputs);
+        clipped_step(&mut self.flat, &mut self.adam, learning_rate, max_gradient_norm, about, log)?;
         self.features.log(losses.taught, log);
         log.scalar("forward_loss", losses.forward);
-        log.scalar("gradient_norm", norm);
         Ok(())
     }
 }
