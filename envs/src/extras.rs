@@ -49,7 +49,7 @@ pub const EXTRAS: &[Extra] = &[
     },
     Extra {
         name: "mujoco",
-        about: "MuJoCo's robots: gym:Hopper-v5, gym:Humanoid-v5 …",
+        about: "MuJoCo's robots: Hopper-v5, HalfCheetah-v5, gym:Humanoid-v5 …",
         megabytes: 105,
         requirements: include_str!("../extras/mujoco.txt"),
         modules: &["mujoco", "glfw", "imageio", "OpenGL"],

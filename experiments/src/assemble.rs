@@ -140,7 +140,9 @@ fn check_demonstrations(
     fits.with_context(|| {
         format!("{file} was recorded in {} and does not fit {}", demonstrations.env.id, env.id)
     })?;
-    if demonstrations.env.id != env.id {
+    // What Gymnasium registers under a name of ours is the same environment.
+    let name = |id: &str| id.strip_prefix("gym:").unwrap_or(id).to_owned();
+    if name(&demonstrations.env.id) != name(&env.id) {
         tracing::warn!("{file} was recorded in {}, not in {}", demonstrations.env.id, env.id);
     }
     Ok(())

@@ -158,9 +158,8 @@ impl Program {
             argument.contains("gym:") || argument.contains("vec:") || presets.any(|id| argument.contains(id))
         };
         let here = match &cli.command {
-            // A sweep starts nothing but processes, and they do it for themselves.
-            Command::Sweep(_) => false,
-            Command::Reproduce(arguments) => arguments.in_python(),
+            // They train in processes, which do it for themselves; no study is in an environment of Python.
+            Command::Sweep(_) | Command::Reproduce(_) => false,
             _ => std::env::args_os().any(in_python),
         };
         if here {

@@ -65,13 +65,6 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// Whether it plays in environments of Python itself, not only in its runs.
-    pub fn in_python(&self) -> bool {
-        self.study().is_ok_and(|study| {
-            study.is_some_and(|study| study.tasks.iter().any(|task| task.env.starts_with("gym:")))
-        })
-    }
-
     fn study(&self) -> Result<Option<&'static Study>> {
         let Some(name) = &self.study else { return Ok(None) };
         let names: Vec<&str> = STUDIES.iter().map(|study| study.name).collect();

@@ -180,7 +180,7 @@ Behaviour cloning: 20,001 steps of 128 pairs, 70/30 split, best validation score
     tasks: &[
         Task {
             name: "Hopper",
-            env: "gym:Hopper-v5",
+            env: "Hopper-v5",
             expert: "ppo/hopper",
             expert_sets: &["run.total_steps=1_000_000", "rollout.steps=512"],
             expert_needs: 3_000.0,
@@ -200,7 +200,7 @@ Behaviour cloning: 20,001 steps of 128 pairs, 70/30 split, best validation score
         },
         Task {
             name: "HalfCheetah",
-            env: "gym:HalfCheetah-v5",
+            env: "HalfCheetah-v5",
             expert: "sac/halfcheetah",
             expert_sets: &["run.total_steps=100_000"],
             expert_needs: 4_000.0,
