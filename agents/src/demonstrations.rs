@@ -164,6 +164,40 @@ impl Demonstrations {
         self.observations.size()[0] as usize
     }
 
+    /// What was seen before and after a step, `[K, …]` each, of all K steps of which both are here: the next pair of the
+    /// same episode, or its final observation.
+    ///
+    /// # Errors
+    /// No such step: pairs were left out.
+    pub fn transitions(&self) -> Result<(Tensor, Tensor)> {
+        let steps = slice::<i64>(&self.steps);
+        let (mut from, mut to, mut first) = (Vec::new(), Vec::new(), 0);
+        for (i, episode) in self.episodes.iter().enumerate() {
+            for pair in first..first + episode.pairs {
+                let next = pair + 1;
+                let follows = match next < first + episode.pairs {
+                    true => (steps[next] == steps[pair] + 1).then_some(next),
+                    false => (steps[pair] + 1 == episode.length as i64).then_some(self.pairs() + i),
+                };
+                if let Some(next) = follows {
+                    from.push(pair as i64);
+                    to.push(next as i64);
+                }
+            }
+            first += episode.pairs;
+        }
+        if from.is_empty() {
+            return Err(Error::Invalid(format!(
+                "of the demonstrations every {}th pair is here, and what came next of none: imitating transitions needs \
+                 every pair (demos_stride = 1)",
+                self.stride
+            )));
+        }
+        let all = Tensor::cat(&[&self.observations, &self.final_observations], 0);
+        let pick = |index: &[i64]| all.index_select(0, &Tensor::from_slice(index));
+        Ok((pick(&from), pick(&to)))
+    }
+
     /// Mean and population standard deviation of the episodes' returns.
     pub fn return_mean_std(&self) -> (f64, f64) {
         mean_std(&self.episodes.iter().map(|episode| episode.episode_return).collect::<Vec<_>>())
@@ -372,6 +406,31 @@ mod tests {
             })
             .collect();
         Demonstrations::from_episodes(EnvSpec::new("Toy-v0"), &observation, &action, &episodes).unwrap()
+    }
+
+    #[test]
+    fn what_came_next_is_known_where_pairs_follow_each_other() {
+        let of = |demonstrations: &Demonstrations| {
+            let (from, to) = demonstrations.transitions().unwrap();
+            (slice::<f32>(&from).to_vec(), slice::<f32>(&to).to_vec())
+        };
+        // [episode, step] before and after; step 3 of the first and step 2 of the second are final observations.
+        let wanted =
+            (vec![0., 0., 0., 1., 0., 2., 1., 0., 1., 1.], vec![0., 1., 0., 2., 0., 3., 1., 1., 1., 2.]);
+        assert_eq!(of(&recorded(&[3, 2])), wanted);
+        let mut seen = [false; 2];
+        for length in 8..12 {
+            let few = recorded(&[length]).select(&DemoSelection { stride: 4, ..Default::default() }).unwrap();
+            let last = slice::<i64>(&few.steps).last() == Some(&(length as i64 - 1));
+            match last {
+                true => assert_eq!(of(&few), (vec![0., length as f32 - 1.], vec![0., length as f32])),
+                false => {
+                    assert!(few.transitions().unwrap_err().to_string().contains("demos_stride = 1"));
+                }
+            }
+            seen[usize::from(last)] = true;
+        }
+        assert_eq!(seen, [true; 2]);
     }
 
     #[test]

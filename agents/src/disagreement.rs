@@ -115,6 +115,7 @@ impl Disagreement {
             torso: config.torso,
             hidden: config.hidden.as_deref(),
             standardise: config.standardise,
+            layer_norm: false,
             width: config.width,
         };
         let mut features = Features::new(&mut layout, spec, observation, action)?;

@@ -52,6 +52,9 @@ pub enum ActionInput {
     PerActionLogit,
     /// Not at all: the expert's observations are imitated, its actions may be unknown.
     None,
+    /// As what came of them, the next observation in place of the action: the expert's transitions are imitated, its
+    /// actions may be unknown (Torabi et al. 2018). Demonstrations need pairs that follow each other.
+    NextObservation,
 }
 
 /// What a discriminator is made of.
@@ -107,6 +110,8 @@ pub(crate) struct Discriminator {
     per_action: bool,
     /// Whether actions are among its input.
     sees_action: bool,
+    /// Whether what it takes for actions are observations: those that came next.
+    sees_next: bool,
     /// Whether it sees which observations are the absorbing state.
     indicator: bool,
     trace: Trace,
@@ -124,6 +129,12 @@ impl Convolved {
     fn new(layout: &mut Layout, spec: &DiscriminatorSpec, observation: &Space) -> Result<Option<Self>> {
         if spec.torso == TorsoKind::Mlp {
             return Ok(None);
+        }
+        if spec.action_input == ActionInput::NextObservation {
+            return Err(Error::Invalid(
+                "action_input = \"next_observation\" is for perceptrons: with convolutions use \"none\""
+                    .into(),
+            ));
         }
         if spec.spectral_norm {
             return Err(Error::Invalid(
@@ -198,16 +209,19 @@ impl Pairs {
 }
 
 impl Discriminator {
-    /// A network for pairs of these spaces.
+    /// A network for pairs of these spaces; where next observations stand in place of actions, their space is
+    /// `observation`, too.
     ///
     /// # Errors
-    /// Convolutions over what is no image, or with normalised weights.
+    /// Convolutions over what is no image, or with normalised weights, or over two observations.
     pub fn new(
         spec: DiscriminatorSpec,
         observation: &Space,
         action: &Space,
         rng: &mut Stream,
     ) -> Result<Self> {
+        let sees_next = spec.action_input == ActionInput::NextObservation;
+        let action = if sees_next { observation } else { action };
         let per_action =
             matches!(action, Space::Discrete { .. }) && spec.action_input == ActionInput::PerActionLogit;
         let mut layout = Layout::default();
@@ -249,13 +263,15 @@ impl Discriminator {
             action: action.clone(),
             per_action,
             sees_action,
+            sees_next,
             indicator: spec.indicator,
             trace: Trace::default(),
             penalty: PenaltyScratch::default(),
         })
     }
 
-    /// Observations `[B, …]` and actions `[B, …]` as input. Actions count as executed: clipped to their space.
+    /// Observations `[B, …]` and actions `[B, …]`, or next observations, as input. Actions count as executed: clipped to
+    /// their space.
     /// `absorbing`, bool `[B]`, marks rows of the absorbing state, none if absent.
     pub fn pairs(&self, observation: &Tensor, action: &Tensor, absorbing: Option<&Tensor>) -> Pairs {
         let rows = observation.size()[0];
@@ -269,7 +285,9 @@ impl Discriminator {
                 None => Tensor::zeros([rows, 1], (Kind::Float, Device::Cpu)),
             });
         }
-        if self.sees_action {
+        if self.sees_next {
+            parts.push(features_of(&self.action, action));
+        } else if self.sees_action {
             parts.push(executed(&self.action, action));
         }
         let features = match parts.len() {

@@ -149,6 +149,7 @@ impl E3b {
             torso: config.torso,
             hidden: config.hidden.as_deref(),
             standardise: config.standardise,
+            layer_norm: false,
             width: config.width,
         };
         let mut features = Features::new(&mut layout, spec, observation, action)?;

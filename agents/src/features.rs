@@ -63,6 +63,8 @@ pub(crate) struct FeatureSpec<'a> {
     pub torso: Option<TorsoKind>,
     pub hidden: Option<&'a [i64]>,
     pub standardise: Standardise,
+    /// Each φ is shifted and scaled to mean 0 and deviation 1 over its numbers.
+    pub layer_norm: bool,
     /// Of the teacher's layers.
     pub width: i64,
 }
@@ -71,6 +73,7 @@ pub(crate) struct FeatureSpec<'a> {
 pub(crate) struct Features {
     encoder: Encoder,
     teacher: Teacher,
+    layer_norm: bool,
     /// Numbers in φ.
     pub count: i64,
 }
@@ -82,6 +85,15 @@ pub(crate) struct Taught {
     pub loss: f64,
     /// Share of actions that the inverse model guesses.
     pub accuracy: Option<f64>,
+}
+
+/// (φ − mean φ) / √(var φ + 10⁻⁵) over the numbers of each φ, `[B, F]`, if that is wanted (layer normalisation without
+/// parameters, Ba et al. 2016).
+fn normalised(phi: Tensor, wanted: bool) -> Tensor {
+    match wanted {
+        true => phi.layer_norm(&phi.size()[1..], None::<Tensor>, None::<Tensor>, 1e-5, false),
+        false => phi,
+    }
 }
 
 impl Features {
@@ -105,7 +117,7 @@ impl Features {
             Teacher::Vae(vae) => vae.features,
             Teacher::Inverse(_) | Teacher::Nobody => encoded,
         };
-        Ok(Self { encoder, teacher, count })
+        Ok(Self { encoder, teacher, layer_norm: spec.layer_norm, count })
     }
 
     /// Finds the fast path, once the parameters are there.
@@ -121,10 +133,11 @@ impl Features {
     /// φ `[B, F]` of observations `[B, …]`, without gradients.
     pub fn of(&mut self, flat: &Flat, observation: &Tensor) -> Tensor {
         let encoded = self.encoder.encode(flat, observation);
-        match &self.teacher {
+        let phi = match &self.teacher {
             Teacher::Vae(vae) => tch::no_grad(|| vae.mean(flat, &encoded)),
             Teacher::Inverse(_) | Teacher::Nobody => encoded,
-        }
+        };
+        normalised(phi, self.layer_norm)
     }
 
     /// Writes the gradient of `total(φ, the teacher's loss)` by every parameter into `flat`; φ, `[U, F]`, is that of
@@ -139,23 +152,23 @@ impl Features {
         rng: &mut Stream,
         total: impl FnOnce(&Flat, Tensor, Tensor) -> Tensor,
     ) -> Result<Taught> {
-        let Self { encoder, teacher, .. } = self;
+        let Self { encoder, teacher, layer_norm, .. } = self;
         let Gathered { observation, from, to, action } = transitions;
         let mut taught = Taught::default();
         let seen = matches!(teacher, Teacher::Vae(_)).then(|| encoder.prepared(observation).flatten(1, -1));
         encoder.descend(flat, observation, |flat, encoded| {
             let (loss, phi) = match teacher {
                 Teacher::Inverse(inverse) => {
-                    let out =
-                        inverse.forward(flat, &encoded.index_select(0, from), &encoded.index_select(0, to));
+                    let phi = normalised(encoded.shallow_clone(), *layer_norm);
+                    let out = inverse.forward(flat, &phi.index_select(0, from), &phi.index_select(0, to));
                     taught.accuracy = inverse.accuracy(&out, action);
-                    (inverse.loss(&out, action), encoded.shallow_clone())
+                    (inverse.loss(&out, action), phi)
                 }
                 Teacher::Vae(vae) => {
                     let loss = vae.loss(flat, encoded, seen.as_ref().unwrap_or(encoded), rng);
-                    (loss, vae.mean(flat, encoded))
+                    (loss, normalised(vae.mean(flat, encoded), *layer_norm))
                 }
-                Teacher::Nobody => (Tensor::from(0f32), encoded.shallow_clone()),
+                Teacher::Nobody => (Tensor::from(0f32), normalised(encoded.shallow_clone(), *layer_norm)),
             };
             taught.loss = loss.double_value(&[]);
             total(flat, phi, loss)

@@ -5,6 +5,7 @@
 
 use crate::Demonstrations;
 use crate::discriminator::{ActionInput, Discriminator, DiscriminatorSpec, Objective, Pairs, RewardForm};
+use crate::transitions::Transitions;
 use crate::verdict::{Health, Standard};
 use imago::nn::{Activation, Init, TorsoKind};
 use imago::rollout::{Batch, first_row_outside};
@@ -108,6 +109,7 @@ impl GailConfig {
 /// The policy's latest pairs, a ring.
 struct Replay {
     observation: Tensor,
+    /// What was done, or the next observation in its place.
     action: Tensor,
     filled: i64,
     next: i64,
@@ -182,6 +184,10 @@ impl Gail {
         let spec = config.discriminator();
         let discriminator =
             Discriminator::new(spec, &demonstrations.observation_space, &demonstrations.action_space, rng)?;
+        let (observations, actions) = match config.action_input {
+            ActionInput::NextObservation => demonstrations.transitions()?,
+            _ => (demonstrations.observations.shallow_clone(), demonstrations.actions.shallow_clone()),
+        };
         let capacity = (rollout * config.replay_rollouts.max(1)) as i64;
         let ring = |like: &Tensor| {
             let mut shape = like.size();
@@ -190,14 +196,9 @@ impl Gail {
         };
         Ok(Self {
             config,
-            expert: discriminator.pairs(&demonstrations.observations, &demonstrations.actions, None),
+            expert: discriminator.pairs(&observations, &actions, None),
             standard: Standard::of(demonstrations),
-            replay: Replay {
-                observation: ring(&demonstrations.observations),
-                action: ring(&demonstrations.actions),
-                filled: 0,
-                next: 0,
-            },
+            replay: Replay { observation: ring(&observations), action: ring(&actions), filled: 0, next: 0 },
             health: Health::default(),
             discriminator,
         })
@@ -216,8 +217,24 @@ impl Gail {
     }
 }
 
+/// Which steps of a rollout count, int64 `[K]`, what was seen before them and after them, `[K, …]` each.
+fn followed(batch: &Batch) -> Result<(Tensor, Tensor, Tensor)> {
+    let transitions = Transitions::of(batch, true)?;
+    let seen = transitions.of_each(Tensor::shallow_clone);
+    let rows = transitions.rows();
+    let next = seen.index_select(0, &transitions.successors(&rows));
+    let rows = Tensor::from_slice(&rows);
+    Ok((rows.shallow_clone(), seen.index_select(0, &rows), next))
+}
+
 impl RewardSignal for Gail {
     fn reward(&mut self, batch: &Batch) -> Result<Tensor> {
+        if self.config.action_input == ActionInput::NextObservation {
+            let (rows, observation, next) = followed(batch)?;
+            let pairs = self.discriminator.pairs(&observation, &next, None);
+            let reward = self.config.reward.reward(&self.discriminator.score(&pairs));
+            return Ok(Transitions::of(batch, true)?.spread(&rows, &reward));
+        }
         let (observation, action) = (batch.flat_observation(), batch.flat_action());
         let pairs = self.discriminator.pairs(&observation, &action, batch.absorbing.as_ref());
         Ok(batch.in_lead(&self.config.reward.reward(&self.discriminator.score(&pairs))))
@@ -229,8 +246,13 @@ impl RewardSignal for Gail {
         if count == 0 {
             return Ok(());
         }
-        let observation = recent.gather_observation(&valid);
-        let action = recent.flat_action().index_select(0, &valid);
+        let (observation, action) = match self.config.action_input {
+            ActionInput::NextObservation => {
+                let (_, observation, next) = followed(recent)?;
+                (observation, next)
+            }
+            _ => (recent.gather_observation(&valid), recent.flat_action().index_select(0, &valid)),
+        };
         if self.config.replay_rollouts <= 1 {
             self.replay.clear();
         }
@@ -288,6 +310,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::fused::DiscriminatorLosses;
+    use crate::transitions::tests::rollout;
     use imago::memory::{field_of, slice, slice_mut};
     use imago::rollout::Lead;
     use proptest::prelude::*;
@@ -527,6 +550,31 @@ mod tests {
             let [done, other] = [rewards(0), rewards(1)];
             assert!(done == other && done[1] > done[0] + 0.1, "{torso:?}: {done:?} {other:?}");
         }
+    }
+
+    /// Everybody is seen at the same places; the expert goes up from them, the policy down, and ends there.
+    #[test]
+    fn transitions_may_be_imitated() {
+        let expert = demonstrations(&[0.0, 1.0, 2.0, 3.0, 4.0], &[0, 0, 0, 0, 0]);
+        let config = GailConfig { action_input: ActionInput::NextObservation, ..config() };
+        let mut rng = Stream::new(7, "gail", 0, 0);
+        let mut gail = Gail::new(config.clone(), &expert, 6, &mut rng).unwrap();
+        // Environment 0 goes down 3, 2, 1 (its last step counts nowhere), environment 1 down 4, 3 to its end 2, then up.
+        let seen = Tensor::from_slice(&[3f32, 4., 2., 3., 1., 1., 9., 2.]).view([4, 2, 1]);
+        let done = Tensor::zeros([3, 2], (Kind::Int64, Device::Cpu));
+        let policy = rollout(seen, done, Tensor::from_slice(&[2f32]).view([1, 1]));
+        for _ in 0..60 {
+            gail.update(&policy, &mut rng, &mut Log::in_memory()).unwrap();
+        }
+        let reward = gail.reward(&policy).unwrap();
+        let of = |t: i64, n: i64| reward.double_value(&[t, n]);
+        let down = [of(0, 0), of(1, 0), of(0, 1), of(1, 1)].into_iter().fold(0.0, f64::max);
+        assert!(of(2, 1) > down + 0.3, "{reward}");
+        assert_eq!(of(2, 0), 0.0, "a step of nobody");
+        let pixels = GailConfig { torso: TorsoKind::Icm, ..config };
+        assert!(of_pixels(&pixels).err().unwrap().to_string().contains("next_observation"));
+        let message = gail.reward(&flat(&[0.0], &[0])).unwrap_err().to_string();
+        assert!(message.contains("rollouts"), "{message}");
     }
 
     #[test]

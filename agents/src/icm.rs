@@ -44,6 +44,9 @@ pub struct IcmConfig {
     pub hidden: Option<Vec<i64>>,
     /// Which observations are standardised before they are read.
     pub standardise: Standardise,
+    /// Shift and scale each φ to mean 0 and deviation 1 over its numbers, so that features neither grow nor shrink, and with
+    /// them the reward (Burda et al. 2018 normalise by batches).
+    pub layer_norm: bool,
     /// What predicts.
     pub forward_model: ForwardKind,
     /// Width of the layers of inverse and forward model.
@@ -87,6 +90,7 @@ impl Default for IcmConfig {
             torso: None,
             hidden: None,
             standardise: Standardise::Vectors,
+            layer_norm: false,
             forward_model: ForwardKind::Mlp,
             width: 256,
             error: ErrorForm::Sum,
@@ -150,6 +154,7 @@ impl Icm {
             torso: config.torso,
             hidden: config.hidden.as_deref(),
             standardise: config.standardise,
+            layer_norm: config.layer_norm,
             width: config.width,
         };
         let mut features = Features::new(&mut layout, spec, observation, action)?;
@@ -293,6 +298,7 @@ mod tests {
             small.clone(),
             IcmConfig { error: ErrorForm::Mean, stop_gradient: true, ..small.clone() },
             IcmConfig { forward_model: ForwardKind::Residual, run_length: 1, ..small.clone() },
+            IcmConfig { layer_norm: true, ..small.clone() },
             IcmConfig { features: FeatureKind::Random, ..small.clone() },
             IcmConfig { features: FeatureKind::Vae, ..small.clone() },
             IcmConfig { features: FeatureKind::Pixels, final_pairs: false, ..small },

@@ -1,4 +1,4 @@
-//! The transitions (s, a, s′) of a rollout for curiosity modules, where s′ is mostly the s of another one.
+//! The transitions (s, a, s′) of a rollout, where s′ is mostly the s of another one.
 //!
 //! No pair spans a reset: what follows the last step of an episode is its true final observation. Observations are
 //! numbered, so that each is read once, however many transitions it is part of: `t · N + n` is what environment n
@@ -33,7 +33,7 @@ impl<'a> Transitions<'a> {
     pub fn of(batch: &'a Batch, to_ends: bool) -> Result<Self> {
         let Lead::Time { steps, envs } = batch.lead else {
             return Err(Error::Invalid(
-                "curiosity follows rollouts in time, not transitions from a replay: use learner.kind = \"ppo\" or \
+                "what came next is known in rollouts, not in transitions from a replay: use learner.kind = \"ppo\" or \
                  \"trpo\""
                     .into(),
             ));

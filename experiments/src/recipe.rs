@@ -11,8 +11,8 @@ use imago::generative::gan::DcganConfig;
 use imago::nn::{Activation, BoxHead, PolicySpec, Precision, TorsoKind, TorsoSpec};
 use imago::signal::{RewardNorm, Schedule, When};
 use imago_agents::{
-    BcConfig, DacConfig, DemoSelection, DisagreementConfig, E3bConfig, GailConfig, IcmConfig, PpoConfig,
-    ReplayConfig, RndConfig, SacConfig, Td3Config, TrpoConfig,
+    ActionInput, BcConfig, DacConfig, DemoSelection, DisagreementConfig, E3bConfig, GailConfig, IcmConfig,
+    PpoConfig, ReplayConfig, RndConfig, SacConfig, Td3Config, TrpoConfig,
 };
 use imago_envs::{EnvSpec, Space};
 use schemars::JsonSchema;
@@ -629,6 +629,11 @@ impl Recipe {
         }
         for signal in &self.signals {
             if let SignalKind::Gail(_, gail) = &signal.kind {
+                check(
+                    self.learner.replay().is_none() || gail.action_input != ActionInput::NextObservation,
+                    &format!("signal.{}.action_input", signal.name),
+                    "what came next is known in rollouts, not in a replay: use learner.kind = \"ppo\" or \"trpo\"",
+                )?;
                 let replay = gail.replay_rollouts.max(1).checked_mul(rollout.unwrap_or(1));
                 check(
                     replay.is_some_and(|size| size <= MAX_ROLLOUT),
