@@ -17,7 +17,7 @@ mod small_run;
 
 use imago::rollout::leaf_tensor;
 use imago_agents::{DemoSelection, Demonstrations};
-use imago_envs::{Dtype, LeafBuf, Space};
+use imago_envs::{LeafBuf, Space};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -157,8 +157,7 @@ fn seeds_anew() {
     let recorded = project("experiments/recipes/demos/seals-cartpole.demos");
     let few = DemoSelection { skip: 0, episodes: Some(2), stride: 100 };
     let floats = (Kind::Float, tch::Device::Cpu);
-    let image =
-        Space::Box { shape: vec![2, 2, 1], dtype: Dtype::U8, low: vec![0.0; 4], high: vec![255.0; 4] };
+    let image = Space::bytes(&[2, 2, 1]);
     let pendulum = (Space::floats(&[3], -8.0, 8.0), Space::floats(&[1], -2.0, 2.0));
     let several = Space::fields([
         ("speed", Space::floats(&[1], -1.0, 1.0)),

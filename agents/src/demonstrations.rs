@@ -600,10 +600,7 @@ mod tests {
             let high = (0..count).map(|i| if i % 2 == 1 { f64::INFINITY } else { high });
             Space::Box { shape, dtype: Dtype::F32, low: low.collect(), high: high.collect() }
         });
-        let images = shape.clone().prop_map(|shape| {
-            let count = shape.iter().product();
-            Space::Box { shape, dtype: Dtype::U8, low: vec![0.0; count], high: vec![255.0; count] }
-        });
+        let images = shape.clone().prop_map(|shape| Space::bytes(&shape));
         prop_oneof![
             boxes,
             images,

@@ -106,12 +106,9 @@ pub(crate) struct Discriminator {
     singular: Vec<Tensor>,
     pub normaliser: Option<RunningNorm>,
     pub observation: Space,
+    /// Of actions, or of the next observations in their place.
     pub action: Space,
-    per_action: bool,
-    /// Whether actions are among its input.
-    sees_action: bool,
-    /// Whether what it takes for actions are observations: those that came next.
-    sees_next: bool,
+    action_input: ActionInput,
     /// Whether it sees which observations are the absorbing state.
     indicator: bool,
     trace: Trace,
@@ -220,21 +217,18 @@ impl Discriminator {
         action: &Space,
         rng: &mut Stream,
     ) -> Result<Self> {
-        let sees_next = spec.action_input == ActionInput::NextObservation;
-        let action = if sees_next { observation } else { action };
-        let per_action =
-            matches!(action, Space::Discrete { .. }) && spec.action_input == ActionInput::PerActionLogit;
+        let action = if spec.action_input == ActionInput::NextObservation { observation } else { action };
         let mut layout = Layout::default();
         let torso = Convolved::new(&mut layout, &spec, observation)?;
         let width = |space: &Space| space.features() as i64;
-        let sees_action = !per_action && spec.action_input != ActionInput::None;
+        let sees_action = matches!(spec.action_input, ActionInput::OneHot | ActionInput::NextObservation);
         let beside = i64::from(spec.indicator) + if sees_action { width(action) } else { 0 };
         // What is standardised: everything but images.
         let features = beside + if torso.is_none() { width(observation) } else { 0 };
         let input = beside + torso.as_ref().map_or(width(observation), |convolved| convolved.torso.features);
         let mlp = Mlp::new(&mut layout, "discriminator", input, &spec.hidden, spec.activation, spec.init);
         let last = *spec.hidden.last().unwrap_or(&input);
-        let outputs = if per_action { width(action) } else { 1 };
+        let outputs = if spec.action_input == ActionInput::PerActionLogit { width(action) } else { 1 };
         let out = Linear::new(&mut layout, "discriminator/out", last, outputs, spec.head);
         let flat = Flat::new(layout, rng);
         let mut singular = Vec::new();
@@ -251,6 +245,9 @@ impl Discriminator {
             normaliser: (spec.normalise && features > 0).then(|| {
                 let mut standardised =
                     if torso.is_none() { standardised_features(observation) } else { Vec::new() };
+                if spec.action_input == ActionInput::NextObservation {
+                    standardised.extend(standardised_features(action));
+                }
                 standardised.resize(features as usize, true);
                 RunningNorm::new(features as usize, 1e-5, None).only(standardised)
             }),
@@ -261,9 +258,7 @@ impl Discriminator {
             singular,
             observation: observation.clone(),
             action: action.clone(),
-            per_action,
-            sees_action,
-            sees_next,
+            action_input: spec.action_input,
             indicator: spec.indicator,
             trace: Trace::default(),
             penalty: PenaltyScratch::default(),
@@ -271,8 +266,7 @@ impl Discriminator {
     }
 
     /// Observations `[B, …]` and actions `[B, …]`, or next observations, as input. Actions count as executed: clipped to
-    /// their space.
-    /// `absorbing`, bool `[B]`, marks rows of the absorbing state, none if absent.
+    /// their space. `absorbing`, bool `[B]`, marks rows of the absorbing state, none if absent.
     pub fn pairs(&self, observation: &Tensor, action: &Tensor, absorbing: Option<&Tensor>) -> Pairs {
         let rows = observation.size()[0];
         let mut parts = Vec::new();
@@ -285,10 +279,10 @@ impl Discriminator {
                 None => Tensor::zeros([rows, 1], (Kind::Float, Device::Cpu)),
             });
         }
-        if self.sees_next {
-            parts.push(features_of(&self.action, action));
-        } else if self.sees_action {
-            parts.push(executed(&self.action, action));
+        match self.action_input {
+            ActionInput::OneHot => parts.push(executed(&self.action, action)),
+            ActionInput::NextObservation => parts.push(features_of(&self.action, action)),
+            ActionInput::PerActionLogit | ActionInput::None => {}
         }
         let features = match parts.len() {
             0 => Tensor::zeros([rows, 0], (Kind::Float, Device::Cpu)),
@@ -296,7 +290,8 @@ impl Discriminator {
             _ => Tensor::cat(&parts, 1),
         };
         let image = self.torso.as_ref().map(|_| observation.shallow_clone());
-        Pairs { features, image, choice: self.per_action.then(|| action.view([-1, 1])), weight: None }
+        let choice = (self.action_input == ActionInput::PerActionLogit).then(|| action.view([-1, 1]));
+        Pairs { features, image, choice, weight: None }
     }
 
     /// Pairs with standardised features, statistics frozen.
@@ -426,7 +421,8 @@ impl Discriminator {
         log: &mut Log,
     ) -> Option<DiscriminatorLosses> {
         let penalised = objective.gradient_penalty > 0.0;
-        let dense = self.dense.as_ref().filter(|_| !penalised || !self.per_action)?;
+        let chosen = self.action_input == ActionInput::PerActionLogit;
+        let dense = self.dense.as_ref().filter(|_| !penalised || !chosen)?;
         let features = Tensor::cat(&[&real.features, &generated.features], 0);
         let choice = real.choice.as_ref().zip(generated.choice.as_ref());
         let choice = choice.map(|(real, generated)| Tensor::cat(&[real, generated], 0));

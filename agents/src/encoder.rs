@@ -251,13 +251,7 @@ mod tests {
     use tch::Kind;
 
     fn pictures() -> Space {
-        let count = 2 * 22 * 22;
-        Space::Box {
-            shape: vec![2, 22, 22],
-            dtype: Dtype::U8,
-            low: vec![0.0; count],
-            high: vec![255.0; count],
-        }
+        Space::bytes(&[2, 22, 22])
     }
 
     /// The convolutions in plain memory and those of libtorch give one gradient.

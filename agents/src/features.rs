@@ -201,3 +201,20 @@ impl Features {
         self.encoder.state(state)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layer_norm_by_hand() {
+        let phi = Tensor::from_slice(&[1f32, 2., 3., 10., 10., 40.]).view([2, 3]);
+        // Means 2 and 20, variances 2/3 and 200.
+        let wanted = [-1.5f64.sqrt(), 0.0, 1.5f64.sqrt(), -0.5f64.sqrt(), -0.5f64.sqrt(), 2f64.sqrt()];
+        let found = normalised(phi.shallow_clone(), true);
+        for (i, wanted) in (0i64..).zip(wanted) {
+            assert!((found.double_value(&[i / 3, i % 3]) - wanted).abs() < 1e-4, "{found}");
+        }
+        assert_eq!(normalised(phi.shallow_clone(), false), phi);
+    }
+}

@@ -217,23 +217,21 @@ impl Gail {
     }
 }
 
-/// Which steps of a rollout count, int64 `[K]`, what was seen before them and after them, `[K, …]` each.
-fn followed(batch: &Batch) -> Result<(Tensor, Tensor, Tensor)> {
-    let transitions = Transitions::of(batch, true)?;
+/// What was seen before and after the steps `rows` of a rollout, `[K, …]` each.
+fn followed(transitions: &Transitions, rows: &[i64]) -> (Tensor, Tensor) {
     let seen = transitions.of_each(Tensor::shallow_clone);
-    let rows = transitions.rows();
-    let next = seen.index_select(0, &transitions.successors(&rows));
-    let rows = Tensor::from_slice(&rows);
-    Ok((rows.shallow_clone(), seen.index_select(0, &rows), next))
+    (seen.index_select(0, &Tensor::from_slice(rows)), seen.index_select(0, &transitions.successors(rows)))
 }
 
 impl RewardSignal for Gail {
     fn reward(&mut self, batch: &Batch) -> Result<Tensor> {
         if self.config.action_input == ActionInput::NextObservation {
-            let (rows, observation, next) = followed(batch)?;
+            let transitions = Transitions::of(batch, true)?;
+            let rows = transitions.rows();
+            let (observation, next) = followed(&transitions, &rows);
             let pairs = self.discriminator.pairs(&observation, &next, None);
             let reward = self.config.reward.reward(&self.discriminator.score(&pairs));
-            return Ok(Transitions::of(batch, true)?.spread(&rows, &reward));
+            return Ok(transitions.spread(&Tensor::from_slice(&rows), &reward));
         }
         let (observation, action) = (batch.flat_observation(), batch.flat_action());
         let pairs = self.discriminator.pairs(&observation, &action, batch.absorbing.as_ref());
@@ -248,8 +246,8 @@ impl RewardSignal for Gail {
         }
         let (observation, action) = match self.config.action_input {
             ActionInput::NextObservation => {
-                let (_, observation, next) = followed(recent)?;
-                (observation, next)
+                let transitions = Transitions::of(recent, true)?;
+                followed(&transitions, &transitions.rows())
             }
             _ => (recent.gather_observation(&valid), recent.flat_action().index_select(0, &valid)),
         };
@@ -384,21 +382,14 @@ mod tests {
         let mut gail = Gail::new(config(), &demonstrations, 4, &mut rng).unwrap();
         let reward = gail.reward(&flat(&[5.0, -3.0], &[0, 1])).unwrap();
         assert!((reward - 2f64.ln()).abs().max().double_value(&[]) < 1e-6);
-        let paper = GailConfig {
-            hidden: vec![100, 100],
-            action_input: ActionInput::PerActionLogit,
-            ..Default::default()
+        let mut count = |observations: usize, action: Space, action_input: ActionInput| {
+            let paper = GailConfig { hidden: vec![100, 100], action_input, ..Default::default() };
+            let observation = Space::floats(&[observations], -1.0, 1.0);
+            Discriminator::new(paper.discriminator(), &observation, &action, &mut rng).unwrap().flat.count()
         };
-        let (observation, action) = (Space::floats(&[4], -1.0, 1.0), Space::discrete(2));
-        assert_eq!(
-            Discriminator::new(paper.discriminator(), &observation, &action, &mut rng).unwrap().flat.count(),
-            10_802
-        );
-        let (observation, action) = (Space::floats(&[11], -1.0, 1.0), Space::floats(&[3], -1.0, 1.0));
-        assert_eq!(
-            Discriminator::new(paper.discriminator(), &observation, &action, &mut rng).unwrap().flat.count(),
-            11_701
-        );
+        // A logit for each choice, and Hopper's numbers as they are.
+        assert_eq!(count(4, Space::discrete(2), ActionInput::PerActionLogit), 10_802);
+        assert_eq!(count(11, Space::floats(&[3], -1.0, 1.0), ActionInput::OneHot), 11_701);
     }
 
     /// Every option learns to pay what the expert does more than what the policy did.
@@ -493,12 +484,7 @@ mod tests {
 
     /// The expert sees bright images and does 0; whoever learns sees dark ones, and bright ones when it does 1.
     fn of_pixels(config: &GailConfig) -> Result<(Gail, Batch)> {
-        let space = Space::Box {
-            shape: vec![2, 16, 16],
-            dtype: imago_envs::Dtype::U8,
-            low: vec![0.0; 512],
-            high: vec![255.0; 512],
-        };
+        let space = Space::bytes(&[2, 16, 16]);
         let expert = Demonstrations::from_pairs(
             space,
             Space::discrete(2),
@@ -571,6 +557,8 @@ mod tests {
         let down = [of(0, 0), of(1, 0), of(0, 1), of(1, 1)].into_iter().fold(0.0, f64::max);
         assert!(of(2, 1) > down + 0.3, "{reward}");
         assert_eq!(of(2, 0), 0.0, "a step of nobody");
+        let nobody = Batch { valid: policy.valid.zeros_like(), ..policy };
+        assert_eq!(gail.reward(&nobody).unwrap(), reward.zeros_like());
         let pixels = GailConfig { torso: TorsoKind::Icm, ..config };
         assert!(of_pixels(&pixels).err().unwrap().to_string().contains("next_observation"));
         let message = gail.reward(&flat(&[0.0], &[0])).unwrap_err().to_string();

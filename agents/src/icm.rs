@@ -261,18 +261,11 @@ mod tests {
     use crate::transitions::tests::rollout;
     use imago::memory::{slice, slice_mut};
     use imago::rollout::Lead;
-    use imago_envs::Dtype;
     use std::collections::BTreeMap;
     use tch::Device;
 
     fn image(side: usize) -> Space {
-        let count = 4 * side * side;
-        Space::Box {
-            shape: vec![4, side, side],
-            dtype: Dtype::U8,
-            low: vec![0.0; count],
-            high: vec![255.0; count],
-        }
+        Space::bytes(&[4, side, side])
     }
 
     fn module(config: IcmConfig, observation: &Space, action: &Space) -> Icm {

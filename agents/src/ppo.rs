@@ -516,8 +516,7 @@ mod tests {
                 None => Space::floats(&[features], -1.0, 1.0),
                 Some((channels, side, last)) => {
                     let shape = if last { vec![side, side, channels] } else { vec![channels, side, side] };
-                    let count = side * side * channels;
-                    Space::Box { shape, dtype: Dtype::U8, low: vec![0.0; count], high: vec![255.0; count] }
+                    Space::bytes(&shape)
                 }
             };
             let (kind, activation) = match (image, relu) {

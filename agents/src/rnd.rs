@@ -258,7 +258,6 @@ mod tests {
     use super::*;
     use crate::transitions::tests::rollout;
     use imago::memory::{slice, slice_mut};
-    use imago_envs::Dtype;
     use std::collections::BTreeMap;
     use tch::Device;
 
@@ -273,13 +272,7 @@ mod tests {
     }
 
     fn stack() -> Space {
-        let count = 2 * 16 * 16;
-        Space::Box {
-            shape: vec![2, 16, 16],
-            dtype: Dtype::U8,
-            low: vec![0.0; count],
-            high: vec![255.0; count],
-        }
+        Space::bytes(&[2, 16, 16])
     }
 
     fn made(config: RndConfig, space: &Space, stack: usize) -> Rnd {

@@ -130,6 +130,12 @@ impl Space {
         Space::Box { shape: shape.into(), dtype: Dtype::F32, low: vec![low; count], high: vec![high; count] }
     }
 
+    /// Bytes `0 ..= 255` in an array of `shape`: pictures.
+    pub fn bytes(shape: &[usize]) -> Self {
+        let count = shape.iter().product();
+        Space::Box { shape: shape.into(), dtype: Dtype::U8, low: vec![0.0; count], high: vec![255.0; count] }
+    }
+
     /// The choices `0 .. n`.
     pub fn discrete(n: i64) -> Self {
         Space::Discrete { n, start: 0 }

@@ -45,10 +45,7 @@ fn small_space() -> impl Strategy<Value = Space> {
     let shape = || vec(1..4usize, 0..4);
     let leaf = prop_oneof![
         shape().prop_map(|shape| Space::floats(&shape, -1.0, 1.0)),
-        shape().prop_map(|shape| {
-            let count = shape.iter().product();
-            Space::Box { shape, dtype: Dtype::U8, low: vec![0.0; count], high: vec![255.0; count] }
-        }),
+        shape().prop_map(|shape| Space::bytes(&shape)),
         (1..9i64, any::<i64>()).prop_map(|(n, start)| Space::Discrete { n, start }),
         vec(1..9i64, 1..5).prop_map(|n| Space::multi_discrete(&n)),
         shape().prop_map(|shape| Space::MultiBinary { shape }),
@@ -168,12 +165,7 @@ fn classic_environments_draw_their_state() {
 
 #[test]
 fn an_image_space_is_short_text() {
-    let space = Space::Box {
-        shape: vec![84, 84, 3],
-        dtype: Dtype::U8,
-        low: vec![0.0; 21168],
-        high: vec![255.0; 21168],
-    };
+    let space = Space::bytes(&[84, 84, 3]);
     assert_eq!(
         serde_json::to_string(&space).unwrap(),
         r#"{"box":{"shape":[84,84,3],"dtype":"u8","low":[[0.0,21168]],"high":[[255.0,21168]]}}"#

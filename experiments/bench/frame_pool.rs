@@ -3,7 +3,7 @@
 //!
 //! `cargo run --release --example bench_frame_pool -- train experiments/bench/pixels.toml --set env.args.frames=FILE`
 
-use imago_envs::{Dtype, Env, Error, Leaf, LeafMut, Result, Space, Step};
+use imago_envs::{Env, Error, Leaf, LeafMut, Result, Space, Step};
 use std::sync::{Arc, Mutex};
 use tch::Tensor;
 
@@ -26,14 +26,7 @@ struct FramePool {
 
 impl FramePool {
     fn new(frames: Arc<Vec<u8>>) -> Self {
-        let size = SHAPE.iter().product();
-        let observation = Space::Box {
-            shape: SHAPE.into(),
-            dtype: Dtype::U8,
-            low: vec![0.0; size],
-            high: vec![255.0; size],
-        };
-        Self { frames, index: 0, observation, action: Space::discrete(ACTIONS as i64) }
+        Self { frames, index: 0, observation: Space::bytes(&SHAPE), action: Space::discrete(ACTIONS as i64) }
     }
 
     fn show(&mut self, index: u64, mut observation: LeafMut) {

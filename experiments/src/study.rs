@@ -225,6 +225,8 @@ mod tests {
         for study in gail::STUDIES {
             for task in study.tasks {
                 crate::catalogue::recipe(task.expert).unwrap();
+                // `imago reproduce` itself never starts Python.
+                assert!(!task.env.contains(':'), "{}", task.env);
                 for published in task.published.iter() {
                     for (demonstrations, ..) in published.rows {
                         assert!(

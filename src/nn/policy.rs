@@ -393,13 +393,7 @@ mod tests {
     }
 
     fn image(side: usize, channels: usize) -> Space {
-        let count = side * side * channels;
-        Space::Box {
-            shape: vec![side, side, channels],
-            dtype: Dtype::U8,
-            low: vec![0.0; count],
-            high: vec![255.0; count],
-        }
+        Space::bytes(&[side, side, channels])
     }
 
     #[test]
@@ -457,12 +451,7 @@ mod tests {
         let pixels = (Stream::new(1, "pixels", 0, 0).uniforms(&[2, 42, 42, 3]) * 255.0).to_kind(Kind::Uint8);
         let value = last.value(&pixels);
         assert_eq!(value.size(), [2, 1]);
-        last.spec.observation = Space::Box {
-            shape: vec![3, 42, 42],
-            dtype: Dtype::U8,
-            low: vec![0.0; 5292],
-            high: vec![255.0; 5292],
-        };
+        last.spec.observation = Space::bytes(&[3, 42, 42]);
         let first = last.value(&pixels.permute([0, 3, 1, 2]).contiguous());
         assert!((value - first).abs().max().double_value(&[]) < 1e-6);
     }

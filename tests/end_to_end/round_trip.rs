@@ -129,6 +129,20 @@ fn demonstrations_make_the_round() {
     assert_eq!(json!([part["pairs"], part["stride"]]), json!([25, 20]));
     assert_eq!(part["episodes"][0]["seed"], episodes[1]["seed"]);
     assert_eq!(place.ok("demos info part.demos --json").json(), part);
+    let builtin = place.ok("demos info builtin:hopper --json").json();
+    assert_eq!(json!([builtin["pairs"], builtin["stride"]]), json!([200, 20]));
+    place.refuses("demos info builtin:hoper", &["hoper", "cartpole-v0, ", "hopper"]);
+
+    let transitions = "train gail/cartpole --demos x.demos --set signal.gail.action_input=next_observation";
+    place.refuses(&format!("{transitions} --run-dir none"), &["demos_stride = 1"]);
+    place.refuses(
+        "train sac/pendulum --set signal.gail.demos=x.demos --set signal.gail.action_input=next_observation \
+         --run-dir none",
+        &["signal.gail.action_input", "learner.kind = \"ppo\""],
+    );
+    place.ok(&format!(
+        "{transitions} --set signal.gail.demos_stride=1 --set run.total_steps=4096 --run-dir next --quiet"
+    ));
 
     place.ok("train gail/cartpole --demos x.demos --set run.total_steps=4096 --run-dir gail --quiet");
     let report = place.ok("eval gail --json --episodes 5").json();

@@ -10,7 +10,7 @@ use crate::arguments::Arguments;
 use crate::env::{Env, Step};
 use crate::error::{Error, Result};
 use crate::frame::Frame;
-use crate::space::{Dtype, Leaf, LeafMut, Space};
+use crate::space::{Leaf, LeafMut, Space};
 use crate::state;
 use map::{SPARSE, SPOTS, VERY_SPARSE, WALKABLE, cell};
 use picture::Camera;
@@ -125,12 +125,7 @@ impl Rooms {
             images: vec![0; bytes],
             view: View::new(size, size),
             camera: None,
-            observation: Space::Box {
-                shape: vec![frames, size, size],
-                dtype: Dtype::U8,
-                low: vec![0.0; bytes],
-                high: vec![255.0; bytes],
-            },
+            observation: Space::bytes(&[frames, size, size]),
             action: Space::discrete(4),
             config,
         })

@@ -5,7 +5,7 @@ use super::{colours, refuse};
 use crate::env::{Env, Step};
 use crate::error::Result;
 use crate::frame::Frame;
-use crate::space::{Dtype, Leaf, LeafMut, Space};
+use crate::space::{Leaf, LeafMut, Space};
 
 /// Crops, greys and resizes the pictures of `E`, `[H, W]` or `[H, W, C]` bytes of at most 4 colours, in one pass (see
 /// [`Picture`]). Shows planes, `[C, h, w]` bytes: `[1, h, w]` in grey.
@@ -36,18 +36,7 @@ impl<E: Env> Pictures<E> {
         };
         let (height, width) = (space.shape()[0], space.shape()[1]);
         let picture = Picture::new(env.id(), config, [height, width, colours])?;
-        let shown: usize = picture.shape().iter().product();
-        Ok(Self {
-            frame: vec![0; space.len()],
-            space: Space::Box {
-                shape: picture.shape().into(),
-                dtype: Dtype::U8,
-                low: vec![0.0; shown],
-                high: vec![255.0; shown],
-            },
-            picture,
-            env,
-        })
+        Ok(Self { frame: vec![0; space.len()], space: Space::bytes(&picture.shape()), picture, env })
     }
 }
 

@@ -1,6 +1,6 @@
 //! A small game for tests of wrappers: a picture, three lives, a counter.
 
-use imago_envs::{Dtype, Env, Leaf, LeafMut, Result, Space, Step};
+use imago_envs::{Env, Leaf, LeafMut, Result, Space, Step};
 use std::sync::{Arc, Mutex};
 
 /// Height, width, colours of its picture.
@@ -33,7 +33,6 @@ fn byte(seed: u64, frame: u64, action: i64, i: u64) -> u8 {
 
 impl Game {
     pub fn new() -> Self {
-        let len = SHAPE.iter().product();
         Self {
             seed: 0,
             frame: 0,
@@ -42,12 +41,7 @@ impl Game {
             cut: u64::MAX,
             // Whoever counts allocations wants none later.
             log: Arc::new(Mutex::new(Vec::with_capacity(1 << 20))),
-            picture: Space::Box {
-                shape: SHAPE.into(),
-                dtype: Dtype::U8,
-                low: vec![0.0; len],
-                high: vec![255.0; len],
-            },
+            picture: Space::bytes(&SHAPE),
             buttons: Space::discrete(4),
         }
     }

@@ -1,8 +1,10 @@
 //! `imago demos`: look into demonstration files and take parts of them.
 
 use super::check_output;
+use crate::assemble;
 use crate::problem::{Done, Outcome, failed};
 use crate::program::Shared;
+use crate::recipe::DemosConfig;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use imago_agents::{DemoSelection, Demonstrations};
@@ -19,13 +21,13 @@ pub struct Arguments {
 enum Command {
     /// What a file holds.
     Info {
-        /// The file.
-        file: PathBuf,
+        /// The file, or `builtin:NAME`.
+        file: String,
     },
     /// Some episodes of a file, every k-th pair of each, by the GAIL paper's rule.
     Subsample {
-        /// The file.
-        file: PathBuf,
+        /// The file, or `builtin:NAME`.
+        file: String,
         /// Leave out this many episodes first.
         #[arg(long, default_value_t = 0, value_name = "N")]
         skip: usize,
@@ -43,12 +45,15 @@ enum Command {
 
 /// The demonstrations that the command is about.
 pub fn chosen(arguments: &Arguments, shared: &Shared) -> Result<Demonstrations> {
+    let load = |file: &String| {
+        assemble::demonstrations(&mut DemosConfig { demos: file.clone(), ..DemosConfig::default() })
+    };
     Ok(match &arguments.command {
-        Command::Info { file } => Demonstrations::load(file)?,
+        Command::Info { file } => load(file)?,
         Command::Subsample { file, skip, episodes, stride, to } => {
             check_output(to, shared.force)?;
             let selection = DemoSelection { skip: *skip, episodes: *episodes, stride: *stride };
-            Demonstrations::load(file)?.select(&selection)?
+            load(file)?.select(&selection)?
         }
     })
 }
