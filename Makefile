@@ -49,8 +49,8 @@ lint: setup ## format, clippy and documentation, warnings refused
 
 bench: setup ## speed beside Python's: half an hour, and 5.6 GB in .venv-bench (ROWS=ppo,gail ROUNDS=1: less of it)
 	$(first_build)
-	cargo build --release -p imago-experiments --bin imago --example bench_frame_pool --example bench_picture \
-		--example bench_vec_env --example bench_workers
+	cargo build --release -p imago-experiments --bin imago --example bench_frame_pool --example bench_gan \
+		--example bench_picture --example bench_vec_env --example bench_workers
 	@.venv/bin/python experiments/bench/bench.py $(if $(ROWS),--rows "$(ROWS)") $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(CORE),--core $(CORE)) $(if $(RESULTS),--to "$(RESULTS)") $(if $(FRESH),--fresh)
 

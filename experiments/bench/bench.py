@@ -110,6 +110,7 @@ def digest(paths):
 IMAGO = TARGET / "release/imago"
 FRAME_POOL = TARGET / "release/examples/bench_frame_pool"
 PICTURE = TARGET / "release/examples/bench_picture"
+GAN = TARGET / "release/examples/bench_gan"
 VEC_ENV = TARGET / "release/examples/bench_vec_env"
 WORKERS = TARGET / "release/examples/bench_workers"
 
@@ -192,12 +193,9 @@ def train(name, recipe, cores, seed, *arguments, binary=None):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     header, tensor = safetensors(max((folder / "checkpoints").glob("*.safetensors")))
     metadata = header["__metadata__"]
-    checks = {
-        "parameters": trained_parameters(tensor, ""),
-        "updates": int(metadata["train/adam/step"]),
-        "steps": summary["step"],
-        "return": summary["returns"]["deterministic_mean"],
-    }
+    checks = {"steps": summary["step"], "return": summary["returns"]["deterministic_mean"]}
+    if "train/adam/step" in metadata:  # TRPO's policy is moved by no optimiser
+        checks |= {"parameters": trained_parameters(tensor, ""), "updates": int(metadata["train/adam/step"])}
     discriminator = "signals/gail/signal/discriminator/"
     if f"train/{discriminator}adam/step" in metadata:
         checks["discriminator_parameters"] = trained_parameters(tensor, discriminator)
@@ -379,12 +377,31 @@ def bf16(row, line, cores, seed):
     return measure(row, line, cores, seed)
 
 
+def gan(*arguments):
+    """A line of ours that trains a DCGAN."""
+
+    def measure(row, line, cores, seed):
+        out, share = run([GAN, *arguments], cores)
+        return last_json(out) | {"core_share": share}
+
+    return measure
+
+
+def peer_gan(*arguments):
+    def measure(row, line, cores, seed):
+        return peer("gan", cores, seed, "--warm", 2, "--steps", 8, *arguments)
+
+    return measure
+
+
 PPO_WORK = (2_048, 40_960)
 GAIL_WORK = (16_384, 98_304)
 PIXEL_WORK = (2_048, 8_192)
 # Half of the environments for each of two workers.
 TWO_GROUPS = ("--set", "rollout.group_size=4")
 PIXELS = ("--set", frames_setting)
+# Of carpedm20's networks.
+GENERATOR, DISCRIMINATOR = 5_135_363, 4_316_545
 
 MARIO = "SuperMarioBros-1-1"
 DOOM = "Doom"  # its default is MyWayHome
@@ -417,6 +434,21 @@ ROWS = {
         # 5 epochs of 256 minibatches and 8 discriminator steps for every 16,384 steps.
         {"parameters": 9_155, "steps_per_update": 16_384 / 1_280, "steps_per_discriminator_update": 16_384 / 8},
         goal=10,
+    ),
+    "gail_trpo": Row(
+        "GAIL by TRPO, seals/CartPole-v0, steps/s",
+        "imitation",
+        {
+            "imago": Line("Imago", training_rate("gail_trpo.toml", *GAIL_WORK, "--demos", demonstrations)),
+            "imitation": Line(
+                "imitation with sb3-contrib", peer_rate("gail_trpo", *GAIL_WORK, "--demos", demonstrations)
+            ),
+            "imago2": Line(
+                "Imago, 2 cores", training_rate("gail_trpo.toml", *GAIL_WORK, "--demos", demonstrations, *TWO_GROUPS), 2
+            ),
+        },
+        # 8 discriminator steps for every 16,384 steps.
+        {"steps_per_discriminator_update": 16_384 / 8},
     ),
     "hold": Row(
         f"GAIL from 60 demonstrations, seconds until a return of {TARGET_RETURN} holds",
@@ -480,6 +512,18 @@ ROWS = {
         },
         {"pixels": 42 * 42, "brightness": 127.4},
         goal=2,
+    ),
+    "gan": Row(
+        "DCGAN, 64×64, gf = df = 64, batches of 64, images/s",
+        "eager",
+        {
+            "imago": Line("Imago", gan("--precision", "f32")),
+            "eager": Line("PyTorch, eager", peer_gan("--how", "f32")),
+            "bf16": Line("Imago, bf16", gan("--precision", "bf16")),
+            "eager_bf16": Line("PyTorch, eager, bf16 by autocast", peer_gan("--how", "bf16")),
+        },
+        {"generator_parameters": GENERATOR, "discriminator_parameters": DISCRIMINATOR},
+        goal=1.0,
     ),
     "workers_cartpole": Row(
         "gym:CartPole-v1, 2 environments in 2 processes, steps/s",
@@ -783,7 +827,7 @@ def main():
     identity = {
         "machine": machine(),
         "core": arguments.core,
-        "programs": digest([IMAGO, FRAME_POOL, PICTURE, VEC_ENV, WORKERS]),
+        "programs": digest([IMAGO, FRAME_POOL, GAN, PICTURE, VEC_ENV, WORKERS]),
         "settings": digest(settings),
     }
     for name in rows:

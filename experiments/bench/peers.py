@@ -113,7 +113,40 @@ def demonstrations(path):
     ]
 
 
-def gail_trainer(arguments):
+def by_ppo(envs, seed):
+    """The learner of imitation's first example."""
+    from stable_baselines3 import PPO
+
+    return PPO(
+        "MlpPolicy",
+        envs,
+        batch_size=64,
+        ent_coef=0.0,
+        learning_rate=4e-4,
+        gamma=0.95,
+        n_epochs=5,
+        seed=seed,
+        device="cpu",
+    )
+
+
+def by_trpo(envs, seed):
+    """A step of the policy by ten conjugate gradients over the whole rollout, ten of the value function by Adam."""
+    from sb3_contrib import TRPO
+
+    return TRPO(
+        "MlpPolicy",
+        envs,
+        batch_size=16_384,
+        n_critic_updates=10,
+        cg_max_steps=10,
+        gamma=0.95,
+        seed=seed,
+        device="cpu",
+    )
+
+
+def gail_trainer(arguments, learner_of=by_ppo):
     """GAIL as in imitation's first example. Its RolloutInfoWrapper is left out: training does not need it."""
     torch()
     logging.disable(logging.WARNING)
@@ -122,23 +155,12 @@ def gail_trainer(arguments):
     from imitation.util import logger
     from imitation.util.networks import RunningNorm
     from imitation.util.util import make_vec_env
-    from stable_baselines3 import PPO
 
     def make(seed):
         return make_vec_env("seals:seals/CartPole-v0", rng=np.random.default_rng(seed), n_envs=8)
 
     envs = make(arguments.seed)
-    learner = PPO(
-        "MlpPolicy",
-        envs,
-        batch_size=64,
-        ent_coef=0.0,
-        learning_rate=4e-4,
-        gamma=0.95,
-        n_epochs=5,
-        seed=arguments.seed,
-        device="cpu",
-    )
+    learner = learner_of(envs, arguments.seed)
     trainer = GAIL(
         demonstrations=demonstrations(arguments.demos),
         demo_batch_size=1024,
@@ -157,7 +179,7 @@ def gail_trainer(arguments):
 def gail_checks(trainer):
     return {
         "parameters": parameters(trainer.gen_algo.policy),
-        "updates": adam_steps(trainer.gen_algo.policy.optimizer),
+        "updates": adam_steps(trainer.gen_algo.policy.optimizer),  # TRPO: of the value function alone
         "discriminator_parameters": parameters(trainer._reward_net),
         "discriminator_updates": adam_steps(trainer._disc_opt),
         "steps": trainer.gen_algo.num_timesteps,
@@ -174,6 +196,15 @@ def gail(arguments):
     measured = timed(lambda: trainer.train(arguments.steps), arguments.steps)
     checks = gail_checks(trainer) | {"return": episode_return(trainer.policy, evaluation)}
     return measured | {"checks": checks, "versions": versions(*GAIL_VERSIONS)}
+
+
+def gail_trpo(arguments):
+    """Speed of imitation's GAIL with sb3-contrib's TRPO."""
+    trainer, evaluation = gail_trainer(arguments, by_trpo)
+    trainer.train(arguments.warm)
+    measured = timed(lambda: trainer.train(arguments.steps), arguments.steps)
+    checks = gail_checks(trainer) | {"return": episode_return(trainer.policy, evaluation)}
+    return measured | {"checks": checks, "versions": versions(*GAIL_VERSIONS, "sb3-contrib")}
 
 
 class Held(Exception):
@@ -430,8 +461,70 @@ def picture(arguments):
     return measured | {"checks": checks, "versions": versions(*packages)}
 
 
+def gan(arguments):
+    """DCGAN in eager PyTorch: the networks of the row `gan`, one update of each a step, the fake batch used twice."""
+    module = torch()
+    nn = module.nn
+    module.manual_seed(arguments.seed)
+
+    def up(inputs, outputs):
+        return nn.ConvTranspose2d(inputs, outputs, 5, 2, 2, output_padding=1)
+
+    def widened(inputs, outputs):
+        return [up(inputs, outputs), nn.BatchNorm2d(outputs), nn.ReLU(True)]
+
+    def narrowed(inputs, outputs):
+        return [nn.Conv2d(inputs, outputs, 5, 2, 2), nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2, True)]
+
+    generator = nn.Sequential(
+        *(nn.Linear(100, 512 * 16), nn.Unflatten(1, (512, 4, 4)), nn.BatchNorm2d(512), nn.ReLU(True)),
+        *(*widened(512, 256), *widened(256, 128), *widened(128, 64), up(64, 3), nn.Tanh()),
+    )
+    discriminator = nn.Sequential(
+        *(nn.Conv2d(3, 64, 5, 2, 2), nn.LeakyReLU(0.2, True)),
+        *(*narrowed(64, 128), *narrowed(128, 256), *narrowed(256, 512), nn.Flatten(), nn.Linear(512 * 16, 1)),
+    )
+    images = module.rand(256, 3, 64, 64) * 2 - 1
+    channels_last = arguments.how == "bf16"  # as it is fastest: in 32 bits it makes no difference
+    if channels_last:
+        for network in (generator, discriminator):
+            network.to(memory_format=module.channels_last)
+        images = images.contiguous(memory_format=module.channels_last)
+    adams = [module.optim.Adam(n.parameters(), 2e-4, (0.5, 0.999)) for n in (generator, discriminator)]
+    loss = nn.BCEWithLogitsLoss()
+    one, zero = module.ones(64, 1), module.zeros(64, 1)
+
+    def step():
+        with module.autocast("cpu", module.bfloat16, enabled=arguments.how == "bf16"):
+            real = images[module.randint(len(images), (64,))]
+            fake = generator(module.rand(64, 100) * 2 - 1)
+            adams[1].zero_grad()
+            (loss(discriminator(real).float(), one) + loss(discriminator(fake.detach()).float(), zero)).backward()
+            adams[1].step()
+            # No gradient of the discriminator's weights is computed for the generator's update.
+            for parameter in discriminator.parameters():
+                parameter.requires_grad_(False)
+            adams[0].zero_grad()
+            loss(discriminator(fake).float(), one).backward()
+            adams[0].step()
+            for parameter in discriminator.parameters():
+                parameter.requires_grad_(True)
+
+    def run(count):
+        for _ in range(count):
+            step()
+
+    run(arguments.warm)
+    measured = timed(lambda: run(arguments.steps), 64 * arguments.steps)
+    checks = {
+        "generator_parameters": parameters(generator),
+        "discriminator_parameters": parameters(discriminator),
+    }
+    return measured | {"checks": checks, "versions": versions("torch", "numpy")}
+
+
 def main():
-    workloads = {f.__name__: f for f in (ppo, gail, hold, env, asynchronous, pixels, picture)}
+    workloads = {f.__name__: f for f in (ppo, gail, gail_trpo, hold, gan, env, asynchronous, pixels, picture)}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("workload", choices=workloads)
     parser.add_argument("--seed", type=int, default=0)
@@ -444,7 +537,7 @@ def main():
     parser.add_argument("--envs", type=int, help="how many of it")
     parser.add_argument("--module", help="what registers it")
     parser.add_argument("--args", default="{}", help="its arguments, as JSON")
-    parser.add_argument("--how", choices=("make", "make_unchecked", "sync", "vector", "opencv", "numpy"))
+    parser.add_argument("--how", choices=("make", "make_unchecked", "sync", "vector", "opencv", "numpy", "f32", "bf16"))
     arguments = parser.parse_args()
     result = workloads[arguments.workload](arguments)
     print(json.dumps(result | {"affinity": sorted(os.sched_getaffinity(0))}))

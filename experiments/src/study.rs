@@ -23,6 +23,8 @@ pub struct Study {
     pub tasks: &'static [Task],
     /// Its columns.
     pub methods: &'static [Method],
+    /// Whether experts show sampled actions, and not their most probable ones.
+    pub experts_sample: bool,
     /// Seeds of each cell.
     pub seeds: u64,
     /// Episodes by which each run is judged, with the most probable actions.

@@ -205,13 +205,14 @@ impl Reproduction<'_> {
             let chosen = self.choice.tasks.iter().any(|name| name == task.name);
             ends.push(chosen.then(|| self.measure_ends(task)).transpose()?);
             if let Some(Some(ends)) = ends.last() {
+                let expert = ends.expert(self.study);
                 let reached =
-                    if ends.expert.return_mean >= task.expert_needs { "" } else { ", less than asked for" };
+                    if expert.return_mean >= task.expert_needs { "" } else { ", less than asked for" };
                 say(&format!(
                     "{}: expert {:.1} ± {:.1}{reached}, random {:.1} ± {:.1}",
                     task.name,
-                    ends.expert.return_mean,
-                    ends.expert.return_std,
+                    expert.return_mean,
+                    expert.return_std,
                     ends.random.return_mean,
                     ends.random.return_std
                 ));
@@ -282,7 +283,8 @@ impl Reproduction<'_> {
         let sampled = Actor::Policy { policy: &loaded.policy, deterministic: false };
         let probable = Actor::Policy { policy: &loaded.policy, deterministic: true };
         let spaces = assemble::evaluation_group(self.program, &env, 1)?;
-        for (actor, path) in [&sampled, &Actor::Random].into_iter().zip(&demos) {
+        let shown = if self.study.experts_sample { &sampled } else { &probable };
+        for (actor, path) in [shown, &Actor::Random].into_iter().zip(&demos) {
             let episodes = self.episodes(&env, actor, task.recorded(), "recording", true)?;
             let (observation, action) = (spaces.observation_space(), spaces.action_space());
             Demonstrations::from_episodes(env.clone(), observation, action, &episodes)?.save(path)?;
@@ -292,7 +294,7 @@ impl Reproduction<'_> {
         };
         let ends = Ends {
             random: score(&Actor::Random)?,
-            expert: score(&sampled)?,
+            expert_sampled: score(&sampled)?,
             expert_deterministic: score(&probable)?,
         };
         write_whole(&known, serde_json::to_string(&ends)?.as_bytes())?;

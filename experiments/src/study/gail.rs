@@ -121,6 +121,7 @@ of our own.",
         },
     ],
     methods: &[CLONING, CLONING_ALL, GAIL, CONSTANT, MISMATCHED],
+    experts_sample: true,
     seeds: 7,
     episodes: 50,
 };
@@ -162,6 +163,7 @@ of one.",
         },
         Method { recipe: "gail/cartpole", sets: SEALS_STEPS, ..MISMATCHED },
     ],
+    experts_sample: true,
     seeds: 5,
     episodes: 50,
 };
@@ -174,7 +176,7 @@ pub const MUJOCO: Study = Study {
     title: "GAIL and DAC on MuJoCo (Ho & Ermon 2016, table 3; Kostrikov et al. 2019)",
     about: "\
 The environments are Gymnasium's v5, the paper's were v1: their returns are no measure for each other, scaled scores \
-are. Every 20th pair of each demonstration is imitated, 50 of an episode of 1,000 steps. GAIL by the settings of the \
+are. Experts act, and imitators are judged, by their most probable actions. Every 20th pair of each demonstration is imitated, 50 of an episode of 1,000 steps. GAIL by the settings of the \
 authors' code, 50,000 steps an iteration, 10 million steps in all (the paper: 25 million). DAC: TD3, 1 million steps. \
 Behaviour cloning: 20,001 steps of 128 pairs, 70/30 split, best validation score.",
     tasks: &[
@@ -229,6 +231,7 @@ Behaviour cloning: 20,001 steps of 128 pairs, 70/30 split, best validation score
         Method { recipe: "gail/hopper", ..CONSTANT },
         Method { recipe: "gail/hopper", ..MISMATCHED },
     ],
+    experts_sample: false,
     seeds: 2,
     episodes: 50,
 };

@@ -44,10 +44,17 @@ pub struct Cell {
 pub struct Ends {
     /// Of a random policy.
     pub random: Score,
-    /// Of the expert with sampled actions, as its demonstrations show it.
-    pub expert: Score,
+    /// Of the expert with sampled actions.
+    pub expert_sampled: Score,
     /// Of the expert with its most probable actions.
     pub expert_deterministic: Score,
+}
+
+impl Ends {
+    /// The expert as its demonstrations show it: what imitators are scaled by.
+    pub fn expert(&self, study: &Study) -> &Score {
+        if study.experts_sample { &self.expert_sampled } else { &self.expert_deterministic }
+    }
 }
 
 /// Everything that a study has come to.
@@ -85,7 +92,7 @@ impl Cell {
 impl Report<'_> {
     fn scaled(&self, task: usize, value: f64) -> Option<f64> {
         let ends = self.ends[task].as_ref()?;
-        scaled(value, ends.random.return_mean, ends.expert.return_mean)
+        scaled(value, ends.random.return_mean, ends.expert(self.study).return_mean)
     }
 
     fn cell(&self, task: usize, method: usize, demonstrations: usize) -> Option<&Cell> {
@@ -123,8 +130,9 @@ impl Report<'_> {
         text += &format!(
             "\nReturn, mean ± standard deviation over all of the {} episodes of each seed (most probable actions, fresh \
              starts), as in the paper; in brackets the scaled score, 0 for a random policy and 1 for the expert with \
-             sampled actions.{} Cells without all of their seeds say how many.\n",
+             {} actions, which its demonstrations show.{} Cells without all of their seeds say how many.\n",
             study.episodes,
+            if study.experts_sample { "sampled" } else { "its most probable" },
             if study.tasks.iter().any(|task| task.published.is_some()) {
                 " The paper's scores are scaled by the paper's own ends."
             } else {
@@ -140,7 +148,7 @@ impl Report<'_> {
 
     fn experts(&self) -> String {
         let mut text = String::from(
-            "| task | random | expert | expert, most probable actions | asked | paper's random | paper's expert |\n\
+            "| task | random | expert, sampled actions | expert, most probable actions | asked | paper's random | paper's expert |\n\
              | --- | --- | --- | --- | --- | --- | --- |\n",
         );
         for (_, task, ends) in self.tasks() {
@@ -148,12 +156,13 @@ impl Report<'_> {
             let (random, expert) = task.published.as_ref().map_or(("–".into(), "–".into()), |published| {
                 (format!("{:.1}", published.random), format!("{:.1}", published.expert))
             });
-            let reached = if ends.expert.return_mean >= task.expert_needs { "" } else { " (not reached)" };
+            let reached =
+                if ends.expert(self.study).return_mean >= task.expert_needs { "" } else { " (not reached)" };
             text += &format!(
                 "| {} | {} | {} (`{}`) | {} | {:.0}{reached} | {random} | {expert} |\n",
                 task.name,
                 score(&ends.random),
-                score(&ends.expert),
+                score(&ends.expert_sampled),
                 task.expert,
                 score(&ends.expert_deterministic),
                 task.expert_needs,
@@ -231,7 +240,7 @@ impl Report<'_> {
             else {
                 continue;
             };
-            let range = (ends.expert.return_mean - ends.random.return_mean).abs();
+            let range = (ends.expert(self.study).return_mean - ends.random.return_mean).abs();
             let Some((paper, ours)) = scaled(mean, published.random, published.expert)
                 .zip(self.scaled(cell.task, cell.over_episodes().0))
             else {
@@ -266,7 +275,7 @@ impl Report<'_> {
     pub fn json(&self) -> Value {
         let tasks = self.tasks().map(|(_, task, ends)| {
             json!({ "task": task.name, "env": task.env, "expert_recipe": task.expert, "expert_needs": task.expert_needs,
-                    "random": ends.random, "expert": ends.expert, "expert_deterministic": ends.expert_deterministic })
+                    "random": ends.random, "expert_sampled": ends.expert_sampled, "expert_deterministic": ends.expert_deterministic })
         });
         let cells = self.cells.iter().map(|cell| {
             let (mean, std) = cell.over_episodes();
@@ -333,7 +342,7 @@ impl Report<'_> {
                 level: true,
                 ..Curve::default()
             };
-            curves.push(level("expert", ends.expert.return_mean));
+            curves.push(level("expert", ends.expert(self.study).return_mean));
             curves.push(level("random", ends.random.return_mean));
             (task.name.to_string(), curves)
         };
@@ -385,7 +394,11 @@ mod tests {
         Report {
             study: &CLASSIC,
             ends: vec![
-                Some(Ends { random: score(20.0), expert: score(120.0), expert_deterministic: score(121.0) }),
+                Some(Ends {
+                    random: score(20.0),
+                    expert_sampled: score(120.0),
+                    expert_deterministic: score(121.0),
+                }),
                 None,
                 None,
             ],
