@@ -117,6 +117,7 @@ impl Dac {
             spectral_norm: false,
             normalise: false,
             indicator: absorbing,
+            augment: false,
             init: Init::Orthogonal(1.0),
             head: Init::Orthogonal(1.0),
         };

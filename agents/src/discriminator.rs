@@ -6,6 +6,7 @@ use imago::generative::adversarial::{
     accuracy, bernoulli_entropy, gradient_penalty, power_iteration, spectrally_normalised,
     weighted_discriminator_loss,
 };
+use imago::generative::augment::diff_augment;
 use imago::memory::{field_of, slice, slice_mut};
 use imago::nn::{
     Activation, Adam, Dense, Flat, Init, Layout, Linear, Mlp, PenaltyScratch, Precision, RunningNorm, Torso,
@@ -74,6 +75,8 @@ pub(crate) struct DiscriminatorSpec {
     pub normalise: bool,
     /// See whether an observation is the absorbing state.
     pub indicator: bool,
+    /// Learn from images changed by DiffAugment.
+    pub augment: bool,
     /// How hidden layers start, and how the last one does.
     pub init: Init,
     /// See `init`.
@@ -111,6 +114,8 @@ pub(crate) struct Discriminator {
     action_input: ActionInput,
     /// Whether it sees which observations are the absorbing state.
     indicator: bool,
+    /// Whether it learns from images changed by DiffAugment.
+    augment: bool,
     trace: Trace,
     penalty: PenaltyScratch,
 }
@@ -125,7 +130,12 @@ impl Convolved {
     /// The convolutions that `spec` asks for, if it does.
     fn new(layout: &mut Layout, spec: &DiscriminatorSpec, observation: &Space) -> Result<Option<Self>> {
         if spec.torso == TorsoKind::Mlp {
-            return Ok(None);
+            return match spec.augment {
+                true => Err(Error::Invalid(
+                    "augment is for images: choose convolutions with torso, or leave augment out".into(),
+                )),
+                false => Ok(None),
+            };
         }
         if spec.action_input == ActionInput::NextObservation {
             return Err(Error::Invalid(
@@ -260,6 +270,7 @@ impl Discriminator {
             action: action.clone(),
             action_input: spec.action_input,
             indicator: spec.indicator,
+            augment: spec.augment,
             trace: Trace::default(),
             penalty: PenaltyScratch::default(),
         })
@@ -313,6 +324,19 @@ impl Discriminator {
             }
             None => pairs.features.shallow_clone(),
         }
+    }
+
+    /// What [`Discriminator::input`] gives, its images changed by DiffAugment (Zhao et al. 2020), each with numbers of
+    /// its own. The discriminator learns from these, so that it cannot know few demonstrations by heart, and judges
+    /// what was truly seen.
+    fn augmented(&self, input: Tensor, rng: &mut Stream) -> Tensor {
+        let Some(convolved) = self.torso.as_ref().filter(|_| self.augment) else { return input };
+        let (rows, width) = (input.size()[0], convolved.width());
+        let shape = [&[rows], convolved.shape.as_slice()].concat();
+        let images = input.narrow(1, 0, width).reshape(shape);
+        // DiffAugment's numbers are for values in [−1, 1].
+        let changed = (diff_augment(&(images * 2.0 - 1.0), rng) + 1.0) / 2.0;
+        Tensor::cat(&[changed.flatten(1, -1), input.narrow(1, width, input.size()[1] - width)], 1)
     }
 
     /// Logits `[B]` of what [`Discriminator::input`] gives.
@@ -460,7 +484,8 @@ impl Discriminator {
         for (layer, u) in matrices.zip(&mut self.singular) {
             power_iteration(self.flat.get(layer.weight), u);
         }
-        let (real_input, generated_input) = (self.input(real), self.input(generated));
+        let mut seen = |pairs: &Pairs| self.augmented(self.input(pairs), rng);
+        let (real_input, generated_input) = (seen(real), seen(generated));
         let expert_logits = self.logits(&real_input, real.choice.as_ref());
         let policy_logits = self.logits(&generated_input, generated.choice.as_ref());
         let (weight, smoothing) = (real.weight.as_ref(), objective.label_smoothing);

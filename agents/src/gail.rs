@@ -50,6 +50,9 @@ pub struct GailConfig {
     pub gradient_penalty_target: f64,
     /// Divide every weight matrix by its largest singular value.
     pub spectral_norm: bool,
+    /// Change the images that it learns from by DiffAugment (colours, a shift, a hole), so that it does not know few
+    /// demonstrations by heart; needs convolutions.
+    pub augment: bool,
     /// Train towards 1 − ε and ε.
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 0.5))]
     pub label_smoothing: f64,
@@ -73,6 +76,7 @@ impl Default for GailConfig {
             gradient_penalty: 0.0,
             gradient_penalty_target: 1.0,
             spectral_norm: false,
+            augment: false,
             label_smoothing: 0.0,
             normalise: true,
         }
@@ -89,6 +93,7 @@ impl GailConfig {
             spectral_norm: self.spectral_norm,
             normalise: self.normalise,
             indicator: false,
+            augment: self.augment,
             init: Init::GlorotUniform,
             // D = ½ and one reward for everything, until the first update. A spectrally normalised head would be
             // divided by 0.
