@@ -205,4 +205,19 @@ mod tests {
         let apart = precision_recall(&real, &(&real + 50.0)).unwrap();
         assert_eq!((apart.precision, apart.recall), (0.0, 0.0));
     }
+
+    /// Values of other libraries on the same features: SciPy 1.17's `sqrtm` in the Fréchet distance, scikit-learn 1.9's
+    /// `polynomial_kernel` in the unbiased estimate as torch-fidelity has it, and its `euclidean_distances`.
+    #[test]
+    fn figures_are_those_of_scipy_and_scikit_learn() {
+        let features = |of: fn(i64, i64) -> i64| {
+            let values: Vec<f64> = (0..40 * 6).map(|n| of(n / 6, n % 6) as f64 / 8.0).collect();
+            Tensor::from_slice(&values).view([40, 6])
+        };
+        let x = features(|i, j| (7 * i * (j + 1) + 3 * j + i * i) % 11);
+        let y = features(|i, j| (5 * i * (j + 2) + j + i * i * j) % 13);
+        near(frechet_distance(&x, &y).unwrap(), 0.40497453206693423);
+        near(squared_discrepancy(&x, &y).unwrap(), 0.27537476596555965);
+        assert_eq!(precision_recall(&x, &y).unwrap(), PrecisionRecall { precision: 0.175, recall: 0.85 });
+    }
 }

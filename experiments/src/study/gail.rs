@@ -177,7 +177,8 @@ pub const MUJOCO: Study = Study {
     about: "\
 The environments are Gymnasium's v5, the paper's were v1: their returns are no measure for each other, scaled scores \
 are. Experts act, and imitators are judged, by their most probable actions. Every 20th pair of each demonstration is imitated, 50 of an episode of 1,000 steps. GAIL by the settings of the \
-authors' code, 50,000 steps an iteration, 10 million steps in all (the paper: 25 million). DAC: TD3, 1 million steps. \
+authors' code but for a gradient penalty of 10 on the discriminator (Gulrajani et al. 2017) and 20,000 steps an iteration, not \
+50,000, so that 10 million steps hold as many iterations as the paper's 25 million. DAC: TD3, 1 million steps. \
 Behaviour cloning: 20,001 steps of 128 pairs, 70/30 split, best validation score.",
     tasks: &[
         Task {
