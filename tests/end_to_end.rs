@@ -38,6 +38,8 @@ mod spaces;
 mod sweep;
 #[path = "end_to_end/tensorboard.rs"]
 mod tensorboard;
+#[path = "end_to_end/transfer.rs"]
+mod transfer;
 #[path = "end_to_end/watch.rs"]
 mod watch;
 #[path = "end_to_end/workers.rs"]

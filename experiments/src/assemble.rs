@@ -5,6 +5,7 @@ use crate::commands::worker;
 use crate::first_look::cache_folder;
 use crate::program::{Program, SignalContext};
 use crate::recipe::{DemosConfig, LearnerConfig, Recipe, SignalConfig, SignalKind, WorkerKind};
+use crate::runs;
 use anyhow::{Context, Result, bail, ensure};
 use imago::Stream;
 use imago::generative::data::{DataConfig, ImageSet};
@@ -202,7 +203,7 @@ fn build(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>> {
                 check_demonstrations(&pairs, &demos.demos, env, observation, action)?;
             }
             let spec = recipe.policy.spec(&pairs.observation_space, &pairs.action_space, 1);
-            let policy = new_policy(spec, recipe.run.seed)?;
+            let policy = begun(program, new_policy(spec, recipe.run.seed)?, recipe, &mut [])?;
             Ok(Box::new(Bc::new(config, policy, &pairs, evaluation, recipe.run.seed)?))
         }
         LearnerConfig::Dcgan(config) => {
@@ -260,6 +261,10 @@ fn agent(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>> {
     let seed = recipe.run.seed;
     let collector = collector(program, recipe, &env, collecting)?;
     let policy = warmed(new_policy(collector.policy().clone(), seed)?, recipe)?;
+    let mut policy = begun(program, policy, recipe, &mut stack)?;
+    for name in &recipe.policy.freeze {
+        policy.freeze(name).context("policy.freeze")?;
+    }
     let weights = |purpose| Stream::new(seed, purpose, 0, 0);
     let learner: Box<dyn Learner> = match recipe.learner.clone() {
         LearnerConfig::Ppo(config) => Box::new(Ppo::new(config, policy)),
@@ -291,6 +296,27 @@ fn warmed(mut policy: ActorCritic, recipe: &Recipe) -> Result<ActorCritic> {
         0 => policy.update_normaliser(&pairs.observations),
         steps => policy = Bc::warm_start(policy, &pairs, steps, recipe.run.seed)?,
     }
+    Ok(policy)
+}
+
+/// `policy`, and the signals that the recipe names, as another run has left them, if it says so; fills in which of its
+/// checkpoints that is.
+fn begun(
+    program: &Program,
+    mut policy: ActorCritic,
+    recipe: &mut Recipe,
+    signals: &mut [Stacked],
+) -> Result<ActorCritic> {
+    let Some(name) = recipe.run.from.clone() else { return Ok(policy) };
+    let place = || format!("run.from = \"{name}\"");
+    let mut source = runs::load(program, &name).with_context(place)?;
+    policy.begin_from(&source.policy).with_context(place)?;
+    for stacked in signals.iter_mut().filter(|stacked| recipe.run.from_signals.contains(&stacked.name)) {
+        let (path, signal) = (format!("train/signals/{}/signal", stacked.name), &mut stacked.signal);
+        source.state.scope(&path, |state| signal.state(state)).with_context(place)?;
+    }
+    let directory = std::path::absolute(&source.path).unwrap_or(source.path);
+    recipe.run.from = Some(format!("{}@{}", directory.display(), source.step));
     Ok(policy)
 }
 

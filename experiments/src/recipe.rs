@@ -69,6 +69,15 @@ pub struct RunConfig {
     /// Before the first training in an environment, and after each change of its files, see for two seconds whether
     /// it keeps its contract; refuse to train if not. Environments of this program need no check.
     pub check_env: bool,
+    /// Begin with what another run's policy has learnt: its directory or name under runs/, with @best, @latest or @STEP.
+    /// A resolved recipe holds its directory and step. Value heads begin anew if there are more or fewer of them here;
+    /// optimisers, environments and counters always do.
+    #[schemars(extend("x-default" = "nothing"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Signals that begin with what that run's signals of the same names have learnt, too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub from_signals: Vec<String>,
 }
 
 impl Default for RunConfig {
@@ -87,6 +96,8 @@ impl Default for RunConfig {
             max_faults: 10,
             learner_threads: 1,
             check_env: true,
+            from: None,
+            from_signals: Vec::new(),
         }
     }
 }
@@ -149,6 +160,10 @@ pub struct PolicyConfig {
     pub log_std: f64,
     /// Arithmetic of the convolutions: "f32", or "bf16" with weights in f32, which pays on processors with AMX.
     pub precision: Precision,
+    /// Parameters that do not change, by how their names begin: `["policy/convolution"]`; `normaliser` are the statistics.
+    /// A name that nothing has is answered with those that there are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub freeze: Vec<String>,
 }
 
 impl Default for PolicyConfig {
@@ -163,6 +178,7 @@ impl Default for PolicyConfig {
             cloning_steps: 0,
             log_std: 0.0,
             precision: Precision::F32,
+            freeze: Vec::new(),
         }
     }
 }
@@ -595,6 +611,26 @@ impl Recipe {
             check(stack.reward_norm == RewardNorm::None, &format!("signal.{name}.reward_norm"), why)?;
             check(stack.discount.is_none(), &format!("signal.{name}.discount"), why)?;
             check(stack.episodic, &format!("signal.{name}.episodic"), why)?;
+        }
+        check(
+            matches!(self.learner, LearnerConfig::Ppo(_)) || self.policy.freeze.is_empty(),
+            "policy.freeze",
+            "only learner.kind = \"ppo\" leaves parameters as they are",
+        )?;
+        check(
+            self.run.from.is_none() || self.data.is_none(),
+            "run.from",
+            "is for agents: an image model goes on with --resume",
+        )?;
+        for name in &self.run.from_signals {
+            let here = self.signals.iter().any(|signal| signal.name == *name);
+            let rule = format!("there is no [signal.{name}] here");
+            check(here, "run.from_signals", &rule)?;
+            check(
+                self.run.from.is_some(),
+                "run.from_signals",
+                "from which run? Set run.from, or give --from RUN",
+            )?;
         }
         let PolicyConfig { normalise, normalise_from_demos, cloning_steps, .. } = self.policy;
         check(

@@ -26,6 +26,8 @@ pub struct Loaded {
     pub recipe: Recipe,
     /// Its policy.
     pub policy: ActorCritic,
+    /// What else the checkpoint holds.
+    pub state: State,
 }
 
 /// A run's directory, its recipe, and a checkpoint of it with its step.
@@ -81,7 +83,7 @@ pub fn load(program: &Program, name: &str) -> Result<Loaded> {
         path.display()
     );
     let policy = state.scope("train", |state| state.scope("policy", ActorCritic::from_state))?;
-    Ok(Loaded { path, step, recipe, policy })
+    Ok(Loaded { path, step, recipe, policy, state })
 }
 
 impl Loaded {

@@ -9,6 +9,7 @@ use crate::memory::{slice, slice_mut};
 use crate::random::Stream;
 use crate::run::State;
 use crate::{Error, Result};
+use std::ops::Range;
 use tch::{Kind, Tensor};
 
 /// Floats in 64 bytes.
@@ -91,6 +92,8 @@ pub struct Flat {
     pub layout: Vec<Slot>,
     parameters: Vec<Tensor>,
     gradients: Vec<Tensor>,
+    /// Floats of parameters that are not to change.
+    frozen: Vec<Range<usize>>,
 }
 
 impl Flat {
@@ -127,7 +130,7 @@ impl Flat {
         let parameters =
             layout.iter().map(|slot| view(&weights, slot).detach().set_requires_grad(true)).collect();
         let gradients = layout.iter().map(|slot| view(&gradient, slot)).collect();
-        Self { weights, gradient, layout, parameters, gradients }
+        Self { weights, gradient, layout, parameters, gradients, frozen: Vec::new() }
     }
 
     /// Parameter `index` as a leaf of the autograd graph.
@@ -238,8 +241,37 @@ impl Flat {
         sums.iter().sum::<f64>().sqrt()
     }
 
-    /// Scales the gradient so that its norm is at most `max_norm`; returns the norm before.
+    /// Keeps parameters whose names begin with `name` as they are from now on; how many there are.
+    pub fn freeze(&mut self, name: &str) -> usize {
+        let found = self.layout.iter().filter(|slot| slot.name.starts_with(name));
+        let floats: Vec<_> = found.map(|slot| slot.offset..slot.offset + slot.len()).collect();
+        let count = floats.len();
+        self.frozen.extend(floats);
+        count
+    }
+
+    /// Takes over the values of parameters that `other` has, too, by name and shape; returns the names of the rest.
+    pub fn take_over(&mut self, other: &Flat) -> Vec<String> {
+        let mut left = Vec::new();
+        for slot in &self.layout {
+            match other.layout.iter().find(|known| (&known.name, &known.shape) == (&slot.name, &slot.shape)) {
+                Some(known) => {
+                    let from = &slice::<f32>(&other.weights)[known.offset..known.offset + known.len()];
+                    let to = &mut slice_mut::<f32>(&mut self.weights)[slot.offset..slot.offset + slot.len()];
+                    to.copy_from_slice(from);
+                }
+                None => left.push(slot.name.clone()),
+            }
+        }
+        left
+    }
+
+    /// Scales the gradient so that its norm is at most `max_norm`; returns the norm before. What is frozen has no
+    /// gradient.
     pub fn clip_gradient(&mut self, max_norm: f64) -> f64 {
+        for floats in &self.frozen {
+            slice_mut::<f32>(&mut self.gradient)[floats.clone()].fill(0.0);
+        }
         let norm = self.gradient_norm();
         // The 1e-6 is torch.nn.utils.clip_grad_norm_'s.
         let scale = max_norm / (norm + 1e-6);

@@ -110,6 +110,8 @@ pub struct ActorCritic {
     /// Of the actions, where the head keeps to them.
     bounds: Option<Bounds>,
     compact: Option<Compact>,
+    /// Whether its statistics stay as they are.
+    still: bool,
 }
 
 /// What the policy thinks of actions already taken.
@@ -187,7 +189,20 @@ impl ActorCritic {
             ),
             Head::MultiCategorical | Head::Bernoulli | Head::Joint => None,
         };
-        Ok(Self { spec, parameters, normaliser, torso, value_torso, policy, log_std, value, bounds, compact })
+        let still = false;
+        Ok(Self {
+            spec,
+            parameters,
+            normaliser,
+            torso,
+            value_torso,
+            policy,
+            log_std,
+            value,
+            bounds,
+            compact,
+            still,
+        })
     }
 
     /// The fast path through the same parameters, where there is one.
@@ -309,9 +324,61 @@ impl ActorCritic {
         Evaluated { log_prob: distribution.log_prob(action), entropy: distribution.entropy(), value }
     }
 
-    /// Takes observations `[B, …]` into the running statistics, if there are any.
+    /// Begins with what another policy has learnt: all of its parameters and its statistics. Values are taken over if
+    /// both have as many heads, and begin anew if not: then what signals pay is another thing anyway.
+    ///
+    /// # Errors
+    /// A policy of other spaces or other layers.
+    pub fn begin_from(&mut self, other: &Self) -> Result<()> {
+        let (ours, theirs) = (&self.spec, &other.spec);
+        theirs
+            .observation
+            .check_fits("the policy's and the environment's observations", &ours.observation)?;
+        theirs.action.check_fits("the policy's and the environment's actions", &ours.action)?;
+        let left = self.parameters.take_over(&other.parameters);
+        if let Some(name) = left.iter().find(|name| !name.starts_with("value/out")) {
+            return Err(Error::Invalid(format!(
+                "that policy has no `{name}` of this shape; the layers must be the same: torso {:?}, hidden {:?}, shared \
+                 {} there, torso {:?}, hidden {:?}, shared {} here",
+                theirs.torso.kind,
+                theirs.torso.hidden,
+                theirs.shared,
+                ours.torso.kind,
+                ours.torso.hidden,
+                ours.shared
+            )));
+        }
+        if self.normaliser.is_some() != other.normaliser.is_some() {
+            return Err(Error::Invalid(format!(
+                "policy.normalise is {} there and {} here",
+                theirs.normalise, ours.normalise
+            )));
+        }
+        self.normaliser.clone_from(&other.normaliser);
+        Ok(())
+    }
+
+    /// Keeps parameters whose names begin with `name` as they are, or with the name `normaliser` the statistics.
+    ///
+    /// # Errors
+    /// Nothing is called so; with the names that there are.
+    pub fn freeze(&mut self, name: &str) -> Result<()> {
+        if name == "normaliser" && self.normaliser.is_some() {
+            self.still = true;
+        } else if name.is_empty() || self.parameters.freeze(name) == 0 {
+            let names = self.parameters.layout.iter().map(|slot| slot.name.as_str());
+            let names: Vec<&str> = names.chain(self.normaliser.as_ref().map(|_| "normaliser")).collect();
+            return Err(Error::Invalid(format!(
+                "no parameter's name begins with `{name}` (there are: {})",
+                names.join(", ")
+            )));
+        }
+        Ok(())
+    }
+
+    /// Takes observations `[B, …]` into the running statistics, if there are any that may change.
     pub fn update_normaliser(&mut self, observation: &Tensor) {
-        if let Some(normaliser) = &mut self.normaliser {
+        if let Some(normaliser) = self.normaliser.as_mut().filter(|_| !self.still) {
             normaliser.update(&self.torso.prepare(&self.spec.observation, observation));
         }
     }

@@ -27,6 +27,9 @@ pub struct Arguments {
     /// Demonstrations to imitate.
     #[arg(long, value_name = "FILE")]
     demos: Option<PathBuf>,
+    /// Begin with what another run's policy has learnt (`run.from`): RUN, RUN@STEP.
+    #[arg(long, value_name = "RUN")]
+    from: Option<String>,
     /// Go on with the run in --run-dir (or named as RECIPE); begin it if there is none yet.
     #[arg(long)]
     resume: bool,
@@ -118,6 +121,7 @@ fn resolve(
     source: &Source,
 ) -> Result<(Recipe, Option<String>)> {
     let mut sets = shared.sets.clone();
+    sets.extend(arguments.from.as_ref().map(|from| format!("run.from={}", toml::Value::from(from.as_str()))));
     sets.extend(shared.seed.map(|seed| format!("run.seed={seed}")));
     sets.extend(shared.threads.map(|threads| format!("run.workers={threads}")));
     let (recipe, missing) = read(program, source, &sets, arguments.demos.as_deref())?;
@@ -243,6 +247,10 @@ pub fn plan(program: &Program, arguments: &Arguments, shared: &Shared) -> Result
         if shared.threads.is_none() && !shared.sets.iter().any(|set| set.starts_with("run.workers")) {
             asked.run.workers = stored_recipe.run.workers;
         }
+        // What it began from was read when it began.
+        if asked.run.from.is_some() && stored_recipe.run.from.is_some() {
+            asked.run.from.clone_from(&stored_recipe.run.from);
+        }
         // Read and written again: a key that this version added has its default in both.
         check_same(&stored_recipe.to_toml()?, &asked.to_toml()?, path)?;
         recipe = asked;
@@ -272,7 +280,10 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
         print!("{}", recipe.to_toml()?);
         return Ok(Done::Finished);
     }
+    let goes_on = |path: &PathBuf| Checkpoints::open(path).is_ok_and(|there| there.latest().is_some());
+    let begun_from = existing.as_ref().filter(|path| goes_on(path)).and_then(|_| recipe.run.from.take());
     let mut trainee = assemble::trainee(program, &mut recipe)?;
+    recipe.run.from = begun_from.or(recipe.run.from);
     look(&recipe)?;
     let text = recipe.to_toml()?;
     let directory = match (&existing, &directory) {
