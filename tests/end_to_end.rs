@@ -22,6 +22,8 @@ mod images;
 mod new;
 #[path = "end_to_end/program.rs"]
 mod program;
+#[path = "end_to_end/python_signal.rs"]
+mod python_signal;
 #[path = "end_to_end/readme.rs"]
 mod readme;
 #[path = "end_to_end/refusals.rs"]

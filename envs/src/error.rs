@@ -87,6 +87,14 @@ pub enum Error {
         /// Exception type and text, without the traceback.
         message: String,
     },
+    /// A reward signal in Python does not do as it should.
+    #[error("reward signal `{target}`: {message}")]
+    Signal {
+        /// `module:Class`
+        target: String,
+        /// What it did and what it should have done.
+        message: String,
+    },
     /// The environment broke its own contract: a wrong shape, a NaN.
     #[error("environment `{id}`: {message}")]
     Contract {

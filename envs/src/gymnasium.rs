@@ -453,7 +453,7 @@ fn import(py: Python) -> PyResult<Bound<PyModule>> {
 }
 
 /// A recipe's value as Python's; `None` for dates and times.
-fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Option<Bound<'py, PyAny>>> {
+pub(crate) fn to_python<'py>(py: Python<'py>, value: &Value) -> PyResult<Option<Bound<'py, PyAny>>> {
     Ok(Some(match value {
         Value::String(x) => x.into_pyobject(py)?.into_any(),
         Value::Integer(x) => x.into_pyobject(py)?.into_any(),

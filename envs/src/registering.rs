@@ -15,15 +15,20 @@ const MODULES: [(&str, &str); 5] = [
 /// Those of the package vizdoom itself, whose engines are to behave like ours.
 const VIZDOOM: &str = "Vizdoom";
 
-/// Imports what registers `name`, an id with or without `module:` before it, and puts `path` on Python's search path
-/// first. Whatever is not in the table is left to Gymnasium.
-pub(crate) fn prepare(py: Python, name: &str, path: Option<&str>) -> PyResult<()> {
-    if let Some(path) = path {
-        let search = py.import("sys")?.getattr("path")?;
-        if !search.contains(path)? {
-            search.call_method1("insert", (0, path))?;
-        }
+/// Puts `path` on Python's search path, first, unless it is there.
+pub(crate) fn search(py: Python, path: Option<&str>) -> PyResult<()> {
+    let Some(path) = path else { return Ok(()) };
+    let search = py.import("sys")?.getattr("path")?;
+    if !search.contains(path)? {
+        search.call_method1("insert", (0, path))?;
     }
+    Ok(())
+}
+
+/// Imports what registers `name`, an id with or without `module:` before it, with `path` on Python's search path.
+/// Whatever is not in the table is left to Gymnasium.
+pub(crate) fn prepare(py: Python, name: &str, path: Option<&str>) -> PyResult<()> {
+    search(py, path)?;
     if let Some((_, module)) = MODULES.iter().find(|(beginning, _)| name.starts_with(beginning)) {
         let module = py.import(*module)?;
         // Atari's emulator prints who it is with every instance.

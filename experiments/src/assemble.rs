@@ -15,8 +15,8 @@ use imago::rollout::{Collector, CollectorSpec, Launch, leaf_tensor};
 use imago::run::Train;
 use imago::signal::{Extrinsic, RewardSignal, Signals, Stacked, ValueHead};
 use imago_agents::{
-    Agent, Bc, Dac, Demonstrations, Disagreement, E3b, Evaluation, Gail, Icm, Learner, Ppo, Rnd, Sac, Td3,
-    Trpo,
+    Agent, Bc, Dac, Demonstrations, Disagreement, E3b, Evaluation, Gail, Icm, Learner, Ppo, PythonSignal,
+    Rnd, Sac, Td3, Trpo,
 };
 use imago_envs::{EnvSpec, LeafBuf, Space, VecEnv};
 use std::io::Write;
@@ -367,6 +367,7 @@ fn signal(
             let mut rng = Stream::new(seed, "curiosity weights", index as u64, 0);
             Ok(Box::new(E3b::new(config.clone(), observation, action, &mut rng)?))
         }
+        SignalKind::Python(config) => Ok(Box::new(PythonSignal::new(config, observation, action)?)),
         SignalKind::Registered(kind, keys) => {
             let context =
                 SignalContext { observation: observation.clone(), action: action.clone(), rollout, seed };

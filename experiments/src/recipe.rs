@@ -12,7 +12,7 @@ use imago::nn::{Activation, BoxHead, PolicySpec, Precision, TorsoKind, TorsoSpec
 use imago::signal::{RewardNorm, Schedule, When};
 use imago_agents::{
     ActionInput, BcConfig, DacConfig, DemoSelection, DisagreementConfig, E3bConfig, GailConfig, IcmConfig,
-    PpoConfig, ReplayConfig, RndConfig, SacConfig, Td3Config, TrpoConfig,
+    PpoConfig, PythonSignalConfig, ReplayConfig, RndConfig, SacConfig, Td3Config, TrpoConfig,
 };
 use imago_envs::{EnvSpec, Space};
 use schemars::JsonSchema;
@@ -21,7 +21,8 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 /// Kinds of signals that need no registration.
-pub const BUILTIN_SIGNALS: [&str; 7] = ["extrinsic", "gail", "dac", "icm", "rnd", "disagreement", "e3b"];
+pub const BUILTIN_SIGNALS: [&str; 8] =
+    ["extrinsic", "gail", "dac", "icm", "rnd", "disagreement", "e3b", "python"];
 
 /// Version of the recipe format.
 pub const FORMAT: i64 = 1;
@@ -337,6 +338,8 @@ pub enum SignalKind {
     Disagreement(DisagreementConfig),
     /// kind = "e3b"
     E3b(E3bConfig),
+    /// kind = "python"
+    Python(PythonSignalConfig),
     /// A kind that a user's program has registered, with its own keys.
     Registered(String, Table),
 }
@@ -548,6 +551,10 @@ impl Recipe {
                 source.check_keys(&path, table, &all_keys(&[stack_keys, keys_of::<E3bConfig>()]))?;
                 SignalKind::E3b(source.read(&path, table)?)
             }
+            "python" => {
+                source.check_keys(&path, table, &all_keys(&[stack_keys, keys_of::<PythonSignalConfig>()]))?;
+                SignalKind::Python(source.read(&path, table)?)
+            }
             kind if registered.contains(&kind) => {
                 let own = table.iter().filter(|(key, _)| *key != "kind" && !stack_keys.contains(key));
                 let own = own.map(|(key, value)| (key.clone(), value.clone())).collect();
@@ -653,14 +660,18 @@ impl Recipe {
             )?;
         }
         for SignalConfig { name, kind, .. } in &self.signals {
-            let curious = matches!(
+            let sequential = matches!(
                 kind,
-                SignalKind::Icm(_) | SignalKind::Rnd(_) | SignalKind::Disagreement(_) | SignalKind::E3b(_)
+                SignalKind::Icm(_)
+                    | SignalKind::Rnd(_)
+                    | SignalKind::Disagreement(_)
+                    | SignalKind::E3b(_)
+                    | SignalKind::Python(_)
             );
             check(
-                self.learner.replay().is_none() || !curious,
+                self.learner.replay().is_none() || !sequential,
                 &format!("signal.{name}"),
-                "curiosity follows rollouts in time, not a replay: use learner.kind = \"ppo\" or \"trpo\"",
+                "this signal follows rollouts in time, not a replay: use learner.kind = \"ppo\" or \"trpo\"",
             )?;
         }
         for signal in &self.signals {
@@ -732,6 +743,11 @@ impl Recipe {
         if let Some(path) = self.env.as_mut().and_then(|env| env.path.as_mut()) {
             *path = absolute(path);
         }
+        for signal in &mut self.signals {
+            if let SignalKind::Python(PythonSignalConfig { path: Some(path), .. }) = &mut signal.kind {
+                *path = absolute(path);
+            }
+        }
         if let Some(data) = self.data.as_mut().filter(|data| !data.path.is_empty()) {
             data.path = absolute(&data.path);
         }
@@ -782,6 +798,7 @@ impl Recipe {
                 SignalKind::Rnd(config) => kind("rnd", vec![stack, table(config)?]),
                 SignalKind::Disagreement(config) => kind("disagreement", vec![stack, table(config)?]),
                 SignalKind::E3b(config) => kind("e3b", vec![stack, table(config)?]),
+                SignalKind::Python(config) => kind("python", vec![stack, table(config)?]),
                 SignalKind::Registered(name, own) => kind(name, vec![stack, own.clone()]),
             };
             signals.insert(signal.name.clone(), written.into());

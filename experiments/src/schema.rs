@@ -11,8 +11,8 @@ use imago::generative::data::DataConfig;
 use imago::generative::gan::DcganConfig;
 use imago::nn::TorsoKind;
 use imago_agents::{
-    BcConfig, DacConfig, DisagreementConfig, E3bConfig, GailConfig, IcmConfig, PpoConfig, ReplayConfig,
-    RndConfig, SacConfig, Td3Config, TrpoConfig,
+    BcConfig, DacConfig, DisagreementConfig, E3bConfig, GailConfig, IcmConfig, PpoConfig, PythonSignalConfig,
+    ReplayConfig, RndConfig, SacConfig, Td3Config, TrpoConfig,
 };
 use imago_envs::EnvSpec;
 use schemars::JsonSchema;
@@ -168,7 +168,7 @@ pub fn sections() -> Result<Vec<Section>> {
         Section { name: "learner", kind: Some(kind), about: about.into(), keys }
     };
     let which = "Which signal: \"extrinsic\" (the environment's own reward), \"gail\", \"dac\", \"icm\", \"rnd\", \
-                 \"disagreement\", \"e3b\", or a kind that your program registers.";
+                 \"disagreement\", \"e3b\", \"python\", or a kind that your program registers.";
     let mut signal = Section::of::<StackConfig>(SIGNAL);
     signal.keys.insert(0, kind_key(json!({}), Some("NAME"), which));
     let gail = Section {
@@ -187,7 +187,7 @@ pub fn sections() -> Result<Vec<Section>> {
             .into(),
         keys: [keys::<DemosConfig>(), keys::<DacConfig>()].concat(),
     };
-    let curious = |kind: &'static str, about: &str, keys: Vec<Key>| Section {
+    let signal_of = |kind: &'static str, about: &str, keys: Vec<Key>| Section {
         name: SIGNAL,
         kind: Some(kind),
         about: format!("{about} These keys besides those of every signal."),
@@ -228,26 +228,31 @@ pub fn sections() -> Result<Vec<Section>> {
         signal,
         gail,
         dac,
-        curious(
+        signal_of(
             "icm",
             "The intrinsic curiosity module: pays for what its forward model cannot predict yet.",
             keys::<IcmConfig>(),
         ),
-        curious(
+        signal_of(
             "rnd",
             "Random network distillation: pays for observations on which a network has not learnt yet what a fixed random \
              one gives.",
             keys::<RndConfig>(),
         ),
-        curious(
+        signal_of(
             "disagreement",
             "Several forward models: pays for where they disagree.",
             keys::<DisagreementConfig>(),
         ),
-        curious(
+        signal_of(
             "e3b",
             "Elliptical episodic bonuses: pays for features that are far from all that the episode has shown.",
             keys::<E3bConfig>(),
+        ),
+        signal_of(
+            "python",
+            "A class of yours in Python, called once a rollout.",
+            keys::<PythonSignalConfig>(),
         ),
         Section::of::<EvalConfig>("eval"),
     ])
