@@ -206,7 +206,7 @@ class Doom(gymnasium.Env):
         shape = (game.get_screen_height(), game.get_screen_width()) + ((3,) if colour else ())
         self.observation_space = Box(0, 255, shape, np.uint8)
         self.action_space = Discrete(len(actions))
-        self.screen, self.info = np.zeros(shape, np.uint8), {}
+        self.screen, self.info, self.cells = np.zeros(shape, np.uint8), {}, set()
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -216,6 +216,7 @@ class Doom(gymnasium.Env):
             self.game.new_episode()
         else:
             self.game.init()
+        self.cells = set()
         self._look()
         return self.screen, self.info
 
@@ -243,7 +244,9 @@ class Doom(gymnasium.Env):
         x, y, angle = state.game_variables.tolist()
         # The state's arrays are copies of the engine's.
         self.screen = state.screen_buffer if before is None else np.maximum(state.screen_buffer, before.screen_buffer)
-        self.info = {"x": x, "y": y, "angle": angle}
+        # How many squares of 64 map units the episode has seen.
+        self.cells.add((x // 64, y // 64))
+        self.info = {"x": x, "y": y, "angle": angle, "cells": len(self.cells)}
 
     def render(self):
         return self.screen if self.screen.ndim == 3 else np.repeat(self.screen[..., None], 3, axis=2)

@@ -4,6 +4,7 @@ mod map;
 mod picture;
 mod player;
 mod texture;
+mod trail;
 mod view;
 
 use crate::arguments::Arguments;
@@ -19,6 +20,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::sync::LazyLock;
 use texture::Pictures;
+use trail::Trail;
 use view::View;
 
 /// Ticks of 1/35 s for which the game repeats a decision.
@@ -73,9 +75,11 @@ impl Default for RoomsConfig {
 ///   speed up to 8.3 units a tick (a room is 160 wide), turning speeds up from 1.8° to 3.5° a tick.
 /// - Reward: −0.0001 a tick and +1 for the armour.
 /// - Terminates at the armour.
+/// - Info: `x` and `y`, map units; `cells`, how many of 64 × 64 units the episode has seen.
 pub struct Rooms {
     config: RoomsConfig,
     player: Player,
+    trail: Trail,
     /// Seed of the episode, and images drawn in it.
     seed: u64,
     drawn: u64,
@@ -118,6 +122,7 @@ impl Rooms {
         let bytes = frames * size * size;
         Ok(Self {
             player: Player::at(SPOTS[0], 0),
+            trail: Trail::default(),
             seed: 0,
             drawn: 0,
             noise: noise_of(0),
@@ -193,6 +198,8 @@ impl Env for Rooms {
             Start::VerySparse => (VERY_SPARSE, rng.random_range(32_113..=33_423)),
         };
         self.player = Player::at(SPOTS[spot], angle);
+        self.trail = Trail::default();
+        self.trail.mark(self.player.position);
         (self.seed, self.drawn, self.noise) = (seed, 0, noise_of(seed));
         self.images.fill(0);
         self.observe(observation);
@@ -209,6 +216,7 @@ impl Env for Rooms {
         let mut step = Step::default();
         for _ in 0..REPEAT {
             self.player.tick(action);
+            self.trail.mark(self.player.position);
             step.reward += LIVING;
             if self.player.at_goal() {
                 step.reward += GOAL_REWARD;
@@ -225,6 +233,15 @@ impl Env for Rooms {
         Ok(Some(camera.picture(&self.player)))
     }
 
+    fn info(&self, name: &str) -> Option<f64> {
+        match name {
+            "x" => Some(self.player.position[0]),
+            "y" => Some(self.player.position[1]),
+            "cells" => Some(self.trail.cells().into()),
+            _ => None,
+        }
+    }
+
     fn frame_stack(&self) -> usize {
         self.config.frames
     }
@@ -234,6 +251,7 @@ impl Env for Rooms {
         let mut state = state::encode([position[0], position[1], velocity[0], velocity[1]]);
         state.extend(angle.to_le_bytes());
         state.push(turning);
+        state.extend(self.trail.0.iter().flat_map(|word| word.to_le_bytes()));
         state.extend(self.seed.to_le_bytes());
         state.extend(self.drawn.to_le_bytes());
         state.extend(&self.images);
@@ -242,17 +260,18 @@ impl Env for Rooms {
 
     fn load(&mut self, state: &[u8]) -> Result<()> {
         let refuse = |message: String| Error::CannotRestore { id: Self::ID.into(), message };
-        let expected = 32 + 2 + 1 + 8 + 8 + self.images.len();
+        let expected = 32 + 2 + 1 + 32 + 8 + 8 + self.images.len();
         let found = refuse(format!("its state has {expected} bytes, the saved one {}", state.len()));
         let parts = || {
             let (body, rest) = state.split_at_checked(32)?;
             let (angle, rest) = rest.split_first_chunk()?;
             let (turning, rest) = rest.split_first()?;
+            let (trail, rest) = rest.split_first_chunk::<32>()?;
             let (seed, rest) = rest.split_first_chunk()?;
             let (drawn, images) = rest.split_first_chunk()?;
-            (images.len() == self.images.len()).then_some((body, angle, turning, seed, drawn, images))
+            (images.len() == self.images.len()).then_some((body, angle, turning, trail, seed, drawn, images))
         };
-        let (body, angle, &turning, seed, drawn, images) = parts().ok_or(found)?;
+        let (body, angle, &turning, trail, seed, drawn, images) = parts().ok_or(found)?;
         let [x, y, vx, vy] = state::decode(Self::ID, body)?;
         if !WALKABLE[cell(x, y)] || vx.hypot(vy) > TOP_SPEED || turning > SLOW_TICKS {
             return Err(refuse(format!(
@@ -261,6 +280,9 @@ impl Env for Rooms {
         }
         let angle = u16::from_le_bytes(*angle);
         self.player = Player { position: [x, y], velocity: [vx, vy], angle, turning };
+        for (word, bytes) in self.trail.0.iter_mut().zip(trail.as_chunks().0) {
+            *word = u64::from_le_bytes(*bytes);
+        }
         (self.seed, self.drawn) = (u64::from_le_bytes(*seed), u64::from_le_bytes(*drawn));
         self.noise = noise_of(self.seed);
         // Each image has taken whole words of the generator.
