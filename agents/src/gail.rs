@@ -508,6 +508,8 @@ mod tests {
             pixels.clone(),
             GailConfig { gradient_penalty: 1.0, ..pixels.clone() },
             GailConfig { action_input: ActionInput::PerActionLogit, ..pixels.clone() },
+            // Here brightness tells apart, which DiffAugment changes by up to half: the action is left.
+            GailConfig { augment: true, learning_rate: 3e-3, ..pixels.clone() },
         ] {
             let (mut gail, policy) = of_pixels(&config).unwrap();
             let mut rng = Stream::new(6, "gail", 0, 0);
@@ -521,8 +523,12 @@ mod tests {
             let highest = gail.reward(&policy).unwrap().max().double_value(&[]);
             assert!(expert > highest + 0.1, "{expert} {highest}");
         }
-        let message = of_pixels(&GailConfig { spectral_norm: true, ..pixels }).err().unwrap().to_string();
+        let message =
+            of_pixels(&GailConfig { spectral_norm: true, ..pixels.clone() }).err().unwrap().to_string();
         assert!(message.contains("spectral_norm") && message.contains("gradient_penalty"), "{message}");
+        let vectors = GailConfig { torso: TorsoKind::Mlp, augment: true, ..pixels };
+        let message = of_pixels(&vectors).err().unwrap().to_string();
+        assert!(message.contains("augment is for images"), "{message}");
     }
 
     #[test]
