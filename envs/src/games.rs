@@ -92,7 +92,7 @@ pub(crate) fn presets() -> Vec<Preset> {
                 grayscale: true,
                 resize: Some([42, 42]),
                 frame_stack: Some(4),
-                metrics: ["x", "y"].map(String::from).into(),
+                metrics: ["x", "y", "cells"].map(String::from).into(),
                 ..game(doom, &[("start", start.into()), ("colour", true.into()), ("max_of_two", true.into())])
             },
         );

@@ -4,7 +4,7 @@ use crate::nearest::nearest;
 use anyhow::{Result, bail};
 
 /// Built-in recipes: name and text.
-pub const RECIPES: [(&str, &str); 32] = [
+pub const RECIPES: [(&str, &str); 36] = [
     ("bc/cartpole", include_str!("../recipes/bc/cartpole.toml")),
     ("dac/hopper", include_str!("../recipes/dac/hopper.toml")),
     ("dcgan/faces", include_str!("../recipes/dcgan/faces.toml")),
@@ -13,10 +13,14 @@ pub const RECIPES: [(&str, &str); 32] = [
     ("gail/cartpole", include_str!("../recipes/gail/cartpole.toml")),
     ("gail/hopper", include_str!("../recipes/gail/hopper.toml")),
     ("gail/original-cartpole", include_str!("../recipes/gail/original-cartpole.toml")),
+    ("icm/doom-dense", include_str!("../recipes/icm/doom-dense.toml")),
     ("icm/doom-no-reward", include_str!("../recipes/icm/doom-no-reward.toml")),
+    ("icm/doom-noise", include_str!("../recipes/icm/doom-noise.toml")),
     ("icm/doom-sparse", include_str!("../recipes/icm/doom-sparse.toml")),
     ("icm/doom-very-sparse", include_str!("../recipes/icm/doom-very-sparse.toml")),
+    ("icm/mario-finetune", include_str!("../recipes/icm/mario-finetune.toml")),
     ("icm/mario-no-reward", include_str!("../recipes/icm/mario-no-reward.toml")),
+    ("icm/rooms-noise", include_str!("../recipes/icm/rooms-noise.toml")),
     ("icm/rooms-sparse", include_str!("../recipes/icm/rooms-sparse.toml")),
     ("ppo/cartpole", include_str!("../recipes/ppo/cartpole.toml")),
     ("ppo/doom-basic", include_str!("../recipes/ppo/doom-basic.toml")),

@@ -3,13 +3,14 @@
 use crate::program::Place;
 use std::time::Instant;
 
-const RECIPES: [&str; 16] = [
+const RECIPES: [&str; 17] = [
     "bc/cartpole",
     "dcgan/faces",
     "dcgan/faces-modern",
     "dcgan/frames",
     "gail/cartpole",
     "gail/original-cartpole",
+    "icm/rooms-noise",
     "icm/rooms-sparse",
     "ppo/cartpole",
     "ppo/mountaincar",
@@ -23,12 +24,15 @@ const RECIPES: [&str; 16] = [
 ];
 
 /// Recipes that need an extra.
-const GAMES: [(&str, &str); 16] = [
+const GAMES: [(&str, &str); 19] = [
     ("dac/hopper", "mujoco"),
     ("gail/hopper", "mujoco"),
+    ("icm/doom-dense", "doom"),
     ("icm/doom-no-reward", "doom"),
+    ("icm/doom-noise", "doom"),
     ("icm/doom-sparse", "doom"),
     ("icm/doom-very-sparse", "doom"),
+    ("icm/mario-finetune", "mario"),
     ("icm/mario-no-reward", "mario"),
     ("ppo/doom-basic", "doom"),
     ("ppo/doom-dense", "doom"),
@@ -186,7 +190,11 @@ fn the_demo_runs_through_and_is_done_once() {
     ] {
         assert!(table.contains(row), "{row} is missing in {table}");
     }
-    assert!(first.stdout.contains(&table), "{first:#?}");
+    for row in table.split("\n\n") {
+        assert!(first.stdout.contains(row.trim_end()), "{first:#?}");
+    }
+    assert!(table.contains("| PPO + curiosity (RND), last quarter |"), "{table}");
+    assert!(place.read("story/rooms.svg").contains("squares"));
     let picture = place.read("story/curves.svg");
     assert!(picture.starts_with("<svg") && picture.contains("GAIL, seed 2") && picture.contains("polyline"));
     assert!(picture.trim_end().ends_with("</svg>"));
@@ -199,8 +207,13 @@ fn the_demo_runs_through_and_is_done_once() {
     assert!(begun.elapsed() < whole, "the second call took {:?}, the first {whole:?}", begun.elapsed());
     assert_eq!(place.read("story/table.md"), table);
     assert_eq!(place.read("story/curves.svg"), picture);
-    let rows = second.json()["rows"].as_array().unwrap().len();
-    assert_eq!(rows, 4);
+    let json = second.json();
+    assert_eq!(json["rows"].as_array().unwrap().len(), 4);
+    let explored = json["explored"].as_array().unwrap();
+    assert!(
+        explored.len() == 3 && explored.iter().all(|row| row["cells"].as_f64().unwrap() >= 1.0),
+        "{explored:?}"
+    );
     place.write("file", "");
     place.refuses("demo --smoke --to file", &["file", "--to"]);
 }

@@ -134,6 +134,7 @@ class Doom(gymnasium.Env):
             paper: nothing, forward, turn right, turn left)
         repeat: tics for which an action is held
         max_of_two: show, pixel by pixel, the brighter of the last two frames
+        noise: share of the screen's rows, from the top, that show random squares of 4 by 4 pixels in place of the game
         colour: RGB in place of grey (which is the engine's 0.21 R + 0.72 G + 0.07 B)
         resolution: "160x120" or another that the engine has
         living_reward: reward of each tic, if not the scenario's
@@ -155,6 +156,7 @@ class Doom(gymnasium.Env):
         actions=None,
         repeat=4,
         max_of_two=False,
+        noise=0.0,
         colour=False,
         resolution="160x120",
         living_reward=None,
@@ -166,6 +168,8 @@ class Doom(gymnasium.Env):
     ):
         if repeat < 1 or (max_of_two and repeat < 2):
             raise ValueError(f"repeat = {repeat}: expected at least 1 tic, and at least 2 with max_of_two")
+        if not 0 <= noise <= 1:
+            raise ValueError(f"noise = {noise}: expected a share from 0 to 1")
         game = Game()
         file = find(cfg, folder, "cfg")
         if pathlib.Path(file).name in SEVERAL_PLAYERS:
@@ -207,6 +211,7 @@ class Doom(gymnasium.Env):
         self.observation_space = Box(0, 255, shape, np.uint8)
         self.action_space = Discrete(len(actions))
         self.screen, self.info, self.cells = np.zeros(shape, np.uint8), {}, set()
+        self.noisy_rows = round(noise * shape[0])
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -244,6 +249,11 @@ class Doom(gymnasium.Env):
         x, y, angle = state.game_variables.tolist()
         # The state's arrays are copies of the engine's.
         self.screen = state.screen_buffer if before is None else np.maximum(state.screen_buffer, before.screen_buffer)
+        if self.noisy_rows:
+            rows, columns = -(-self.noisy_rows // 4), -(-self.screen.shape[1] // 4)
+            squares = self.np_random.integers(256, size=(rows, columns) + self.screen.shape[2:], dtype=np.uint8)
+            noise = squares.repeat(4, 0).repeat(4, 1)[: self.noisy_rows, : self.screen.shape[1]]
+            self.screen[: self.noisy_rows] = noise
         # How many squares of 64 map units the episode has seen.
         self.cells.add((x // 64, y // 64))
         self.info = {"x": x, "y": y, "angle": angle, "cells": len(self.cells)}

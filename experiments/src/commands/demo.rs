@@ -2,7 +2,9 @@
 //!
 //! Trains an expert, records ten of its episodes, imitates it from 25 state-action pairs of one of them by
 //! behaviour cloning and by GAIL, and prints what each is worth. Every run is a child of this same program with
-//! a directory of its own, so that an interrupted demo goes on where it was.
+//! a directory of its own, so that an interrupted demo goes on where it was. Then a chapter on curiosity.
+
+mod curiosity;
 
 use crate::plot::{Curve, Labels, draw, metric};
 use crate::problem::{Done, Outcome, Problem, failed};
@@ -11,6 +13,7 @@ use crate::program::{Program, Shared};
 use crate::runs::{self, Score, scaled};
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
+use curiosity::Explored;
 use imago::rollout::Actor;
 use imago::run::Stop;
 use imago_agents::mean_std;
@@ -64,10 +67,14 @@ fn job(name: &str, folder: &Path, arguments: Vec<String>) -> Job {
     Job { name: name.into(), arguments: arguments.into_iter().map(OsString::from).collect(), log }
 }
 
-fn train(name: &str, recipe: &str, folder: &Path, seed: u64, rest: &[String]) -> Job {
+fn job_of_training(name: &str, recipe: &str, folder: &Path, seed: u64, rest: &[String]) -> Job {
     let run_dir = folder.join(name).display().to_string();
     let fixed = ["train", recipe, "--run-dir", &run_dir, "--resume", "--quiet", "--seed", &seed.to_string()];
     job(name, folder, fixed.map(String::from).into_iter().chain(rest.iter().cloned()).collect())
+}
+
+fn set(key: &str, value: &str) -> Vec<String> {
+    vec!["--set".into(), format!("{key}={value}")]
 }
 
 /// A row of the table: 50-episode means, one for each seed.
@@ -141,12 +148,11 @@ fn story(
     };
     let short =
         |steps: u64| if smoke { vec!["--set".into(), format!("run.total_steps={steps}")] } else { vec![] };
-    let set = |key: &str, value: &str| vec!["--set".to_string(), format!("{key}={value}")];
 
     say("an expert learns by PPO on the true reward");
     let expert = folder.join("expert");
     let rest = [set("env.id", &format!("\"{ENV}\"")), short(4_096)].concat();
-    let expert_run = train("expert", "ppo/cartpole", folder, 0, &rest);
+    let expert_run = job_of_training("expert", "ppo/cartpole", folder, 0, &rest);
     if !run_all(&[expert_run], stop, begun, shared.quiet)? {
         return Ok(Done::Stopped);
     }
@@ -169,16 +175,26 @@ fn story(
     };
     let gail = (0..GAIL_SEEDS).map(|seed| {
         let rest = [common("signal.gail.demos_skip", seed), short(4_096)].concat();
-        train(&format!("gail-{seed}"), "gail/cartpole", folder, seed, &rest)
+        job_of_training(&format!("gail-{seed}"), "gail/cartpole", folder, seed, &rest)
     });
     let bc = (0..BC_SEEDS).map(|seed| {
         let rest = [common("learner.demos_skip", seed), short(100)].concat();
-        train(&format!("bc-{seed}"), "bc/cartpole", folder, seed, &rest)
+        job_of_training(&format!("bc-{seed}"), "bc/cartpole", folder, seed, &rest)
     });
     let imitators: Vec<Job> = gail.chain(bc).collect();
     if !run_all(&imitators, stop, begun, shared.quiet)? {
         return Ok(Done::Stopped);
     }
+
+    say(&format!(
+        "in Rooms an agent explores for {} decisions, with curiosity and without",
+        curiosity::STEPS
+    ));
+    if !run_all(&curiosity::jobs(folder, smoke), stop, begun, shared.quiet)? {
+        return Ok(Done::Stopped);
+    }
+    let explored = Explored::of(folder)?;
+    curiosity::picture(folder).map_err(failed)?;
 
     say("every policy plays 50 fresh episodes");
     let random = |seed: u64| -> Result<f64> {
@@ -210,7 +226,7 @@ fn story(
         },
     ];
     let text = table(&rows);
-    std::fs::write(folder.join("table.md"), &text).map_err(failed)?;
+    std::fs::write(folder.join("table.md"), format!("{text}\n{}", explored.table())).map_err(failed)?;
     picture(folder, &rows).map_err(failed)?;
     if shared.json {
         let (random, expert) = (rows[0].mean(), rows[3].mean());
@@ -222,12 +238,16 @@ fn story(
                 serde_json::json!({"policy": row.name, "means": row.means, "mean": mean, "std": std, "scaled_score": scaled})
             })
             .collect();
-        println!("{}", serde_json::json!({ "format": 1, "env": ENV, "rows": rows }));
+        println!(
+            "{}",
+            serde_json::json!({ "format": 1, "env": ENV, "rows": rows, "explored": explored.json() })
+        );
     } else {
         println!(
             "\n{ENV}: episodes always last 500 steps, so only imitation earns GAIL its return\n\n{text}"
         );
-        println!("curves  {}", folder.join("curves.svg").display());
+        println!("{}", explored.table());
+        println!("curves  {}, rooms.svg", folder.join("curves.svg").display());
         println!("look    .venv/bin/tensorboard --logdir {}", folder.display());
     }
     say("done");
