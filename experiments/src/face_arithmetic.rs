@@ -9,20 +9,22 @@ use anyhow::{Result, ensure};
 use imago::generative::arithmetic::{Pool, Strength, moved, succeeded};
 use imago::generative::attributes::{Classifier, Concept, Half};
 use imago::generative::data::{DataConfig, ImageSet};
+use imago::generative::gan::Maker;
 use imago::generative::inversion::{Inverter, Method, pixel_errors};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use tch::Tensor;
 
 /// What is added to faces.
 const WORDS: [&str; 2] = ["glasses", "smile"];
 /// Exemplars of a concept: the paper's three beside single ones.
 const EXEMPLARS: [usize; 2] = [3, 1];
 /// Draws of exemplars, and faces that each is tried on.
-const DRAWS: u64 = 4;
-const FACES: usize = 48;
+const DRAWS: u64 = 3;
+const FACES: usize = 32;
 /// Held-out pictures that are inverted, and people of whom a counterfactual is made.
-const PICTURES: usize = 32;
+const PICTURES: usize = 12;
 /// Where the counterfactuals lie in the data's folder.
 const COUNTERFACTUALS: &str = "counterfactuals";
 
@@ -102,12 +104,21 @@ pub fn measure(loaded: &LoadedMaker, seed: u64, shared: &Shared) -> Result<Repor
             attributes.iter().map(|attribute| attribute.name.clone()).zip(shares).collect()
         }
     };
+    let first = |draw: u64| seed.wrapping_add(1_000_000 * (draw + 1));
+    let pools: Vec<Pool> = (0..DRAWS)
+        .map(|draw| Pool::new(&loaded.maker, &chooser, first(draw), POOL, TRUNCATION))
+        .collect::<imago::Result<_>>()?;
     let mut changes = Vec::new();
     for (word, concept) in WORDS.into_iter().zip(&concepts) {
+        // Faces are chosen by the chooser: the judge only judges.
+        let faces = |draw: u64| {
+            without(&loaded.maker, &chooser, std::slice::from_ref(concept), 1.0, first(draw) + 500_000, FACES)
+        };
+        let faces: Vec<Tensor> = (0..DRAWS).map(faces).collect::<Result<_>>()?;
         for exemplars in EXEMPLARS {
             for (name, strength) in [("least", Strength::Least), ("once", Strength::Fixed(1.0))] {
                 let how = (word, exemplars, name, strength);
-                changes.push(change(loaded, [&chooser, &judge], concept, how, seed)?);
+                changes.push(change(&loaded.maker, [&chooser, &judge], concept, how, &pools, &faces)?);
             }
         }
     }
@@ -138,24 +149,19 @@ pub fn measure(loaded: &LoadedMaker, seed: u64, shared: &Shared) -> Result<Repor
 
 /// Several draws of exemplars, each tried on faces of its own.
 fn change(
-    loaded: &LoadedMaker,
+    maker: &Maker,
     [chooser, judge]: [&Classifier; 2],
-    concept: &[Concept; 2],
+    [wanted, now]: &[Concept; 2],
     (word, exemplars, name, strength): (&'static str, usize, &'static str, Strength),
-    seed: u64,
+    pools: &[Pool],
+    faces: &[Tensor],
 ) -> Result<Change> {
-    let maker = &loaded.maker;
-    let [wanted, now] = concept;
     let (mut successes, mut there, mut unchanged) = (Vec::new(), Vec::new(), Vec::new());
-    for draw in 0..DRAWS {
-        let first = seed.wrapping_add(1_000_000 * (draw + 1));
-        let pool = Pool::new(maker, chooser, first, POOL, TRUNCATION)?;
+    for (pool, faces) in pools.iter().zip(faces) {
         let direction = pool.direction(wanted, now, exemplars)?;
-        // Faces are chosen by the chooser: the judge only judges.
-        let faces = without(maker, chooser, std::slice::from_ref(concept), 1.0, first + 500_000, FACES)?;
-        let (after, _) = moved(maker, chooser, wanted, &faces, &direction, strength)?;
+        let (after, _) = moved(maker, chooser, wanted, faces, &direction, strength)?;
         let labels = vec![0; faces.size()[0] as usize];
-        let [before, after] = [faces, after].map(|z| maker.images(&z, &labels));
+        let [before, after] = [faces, &after].map(|z| maker.images(z, &labels));
         let (before, after) = (judge.probabilities(&before?), judge.probabilities(&after?));
         successes.extend(succeeded(wanted, &before, &after).into_iter().map(share));
         let p = wanted.probability(&after);

@@ -20,6 +20,8 @@ use tch::{Kind, Tensor};
 pub const POOL: usize = 1024;
 /// Their truncation: nearer to the mean face, exemplars differ less in what they do not stand for.
 pub const TRUNCATION: f64 = 0.7;
+/// Images for each new face, of which those are taken that lack something.
+const OFFERED: usize = 6;
 
 /// What is asked.
 #[derive(Args)]
@@ -240,11 +242,11 @@ pub fn without(
     seed: u64,
     count: usize,
 ) -> Result<Tensor> {
-    let pool = Pool::new(maker, chooser, seed, 16 * count, truncation)?;
+    let pool = Pool::new(maker, chooser, seed, OFFERED * count, truncation)?;
     let lacks =
         |i: &i64| changes.iter().all(|[_, now]| now.probability(&pool.seen).double_value(&[*i]) > 0.5);
-    let places: Vec<i64> = (0..16 * count as i64).filter(lacks).take(count).collect();
-    ensure!(!places.is_empty(), "of {} new faces none lacks that: take another --seed", 16 * count);
+    let places: Vec<i64> = (0..(OFFERED * count) as i64).filter(lacks).take(count).collect();
+    ensure!(!places.is_empty(), "of {} new faces none lacks that: take another --seed", OFFERED * count);
     Ok(pool.rows(&places))
 }
 
