@@ -81,6 +81,8 @@ pub struct ImageSet {
     /// Names of the classes, sorted; empty without.
     pub classes: Vec<String>,
     labels: Vec<i64>,
+    /// Which item of `found` each image is.
+    pub kept: Vec<i64>,
     /// What was found where, and which files could not be read, with the reasons.
     pub found: Found,
     /// See `found`.
@@ -141,6 +143,7 @@ impl ImageSet {
             held_out,
             classes,
             labels,
+            kept,
             found,
             unreadable,
         })

@@ -2,6 +2,8 @@
 //! **real = expert = 1**, generated = policy = 0; scores are logits x, and D = σ(x).
 
 pub mod adversarial;
+pub mod arithmetic;
+pub mod attributes;
 pub mod augment;
 pub mod data;
 pub mod dcgan;
@@ -9,8 +11,10 @@ pub mod ema;
 pub mod features;
 pub mod gan;
 pub mod grid;
+pub mod inversion;
 pub mod latent;
 pub mod metrics;
 pub mod network;
 pub mod pool;
+pub mod reader;
 pub mod schedule;

@@ -86,3 +86,60 @@ fn data_that_cannot_be_learnt_from_is_answered_with_one_clear_error() {
     assert!(place.ok("data list").stdout.contains("faces-drawn"));
     place.refuses("data fetch faces", &["no set `faces`", "faces-drawn"]);
 }
+
+/// As [`pictures`], but with labels: a bar that is a pair of glasses or a smile, or both, or neither.
+fn faces() -> Place {
+    let place = Place::new();
+    let draw = |folder: &str, count: usize| {
+        std::fs::create_dir_all(place.path(folder)).unwrap();
+        let mut lines = String::new();
+        for i in 0..count {
+            let (glasses, smile) = (i % 2 == 1, i / 2 % 2 == 1);
+            let mut frame = Frame::filled(32, 32, [200, 180, 5 * (i / 4 % 40) as u8]);
+            frame.line([0.0, 16.0], [6.0, 16.0], 6.0, [0, 0, 0]);
+            if glasses {
+                frame.line([4.0, 9.0], [28.0, 9.0], 6.0, [0, 0, 0]);
+            }
+            if smile {
+                frame.line([4.0, 25.0], [28.0, 25.0], 6.0, [255, 0, 0]);
+            }
+            std::fs::write(place.path(folder).join(format!("{i}.png")), grid::png(&frame).unwrap()).unwrap();
+            let (mouth, glasses) =
+                (["frown", "smile"][usize::from(smile)], ["none", "round"][usize::from(glasses)]);
+            lines += &format!(
+                "{{\"file\":\"{i}.png\",\"caption\":\"a face\",\"person\":\"{}\",\"mouth\":\"{mouth}\",\"glasses\":\"{glasses}\"}}\n",
+                i / 4
+            );
+        }
+        std::fs::write(place.path(folder).join("captions.jsonl"), lines).unwrap();
+    };
+    draw("pictures", 160);
+    place
+}
+
+#[test]
+fn faces_are_added_up_and_unknown_words_are_answered_with_the_known() {
+    let place = faces();
+    place.ok(&format!("train dcgan/faces-modern {SMALL} --set data.flip=true --run-dir a"));
+    let size = |file: &str| {
+        let bytes = std::fs::read(place.path(file)).unwrap();
+        [16, 20].map(|at| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap()))
+    };
+    // Seeds need no attribute: a sum whatever the generator has learnt.
+    let report = place.ok("generate arithmetic a #1,#2,#3 --to sum.png --json").json();
+    assert!(report["made"].as_str().unwrap().starts_with("#1,#2,#3:"), "{report}");
+    // Three seeds and their mean; an empty row; three rows of results.
+    assert_eq!(size("sum.png"), [4 * 32 + 3 * 2, 5 * 32 + 4 * 2]);
+    // The classifier is trained once.
+    let again = place.ok("generate arithmetic a #1,#2,#3 --to again.png");
+    assert!(!again.stderr.contains("training"), "{again:?}");
+    let bytes = |file: &str| std::fs::read(place.path(file)).unwrap();
+    assert!(bytes("sum.png") == bytes("again.png"), "the same bits");
+    place.refuses("generate arithmetic a hat --to x.png", &["`hat`", "glasses", "frown", "neutral"]);
+    place.refuses("generate arithmetic a --add hat --to x.png", &["`hat`", "glasses"]);
+    place.refuses("generate arithmetic a glasses --to x.gif", &[".png"]);
+    // Data without labels.
+    let bare = pictures();
+    bare.ok(&format!("train dcgan/faces {SMALL} --set data.path=pictures/bright --run-dir b"));
+    bare.refuses("generate arithmetic b glasses --to x.png", &["no labels", "captions.jsonl"]);
+}

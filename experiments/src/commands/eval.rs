@@ -2,6 +2,7 @@
 
 use crate::assemble;
 use crate::compare::{self, Which};
+use crate::face_arithmetic;
 use crate::problem::{Done, Outcome, failed};
 use crate::program::{Program, Shared};
 use crate::runs::{self, Loaded, Score, scaled};
@@ -31,6 +32,10 @@ pub struct Arguments {
     /// By what they are compared.
     #[arg(long, value_enum, default_value_t = Which::Lite0, requires = "samples")]
     features: Which,
+    /// Of an image model of labelled faces: how often adding glasses and smiles succeeds, how near that comes to true
+    /// pictures of the same people, and how well pictures are inverted.
+    #[arg(long, conflicts_with_all = ["episodes", "stochastic", "env", "samples"])]
+    arithmetic: bool,
 }
 
 /// What `--json` prints.
@@ -86,6 +91,12 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
         let loaded = runs::load_maker(program, &arguments.run)?;
         let seed = shared.seed.unwrap_or(loaded.recipe.run.seed);
         compare::compare(&loaded, count, arguments.features, seed)?.print(shared)?;
+        return Ok(Done::Finished);
+    }
+    if arguments.arithmetic {
+        let loaded = runs::load_maker(program, &arguments.run)?;
+        let seed = shared.seed.unwrap_or(loaded.recipe.run.seed);
+        face_arithmetic::measure(&loaded, seed, shared)?.print(shared)?;
         return Ok(Done::Finished);
     }
     let (loaded, env) = subject(program, arguments)?;

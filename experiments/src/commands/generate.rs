@@ -1,5 +1,9 @@
 //! `imago generate`: images from an image model.
 
+mod arithmetic;
+
+pub use arithmetic::{POOL, TRUNCATION, both, without};
+
 use super::check_output;
 use crate::gif_file::GifFile;
 use crate::problem::{Done, Outcome, failed};
@@ -11,7 +15,6 @@ use imago::generative::grid;
 use imago::generative::latent;
 use imago_envs::Frame;
 use std::path::{Path, PathBuf};
-use tch::Tensor;
 
 /// Seconds for which each picture of a film is shown.
 const PACE: f64 = 0.05;
@@ -57,6 +60,16 @@ enum Command {
         /// Straight, or along a great circle.
         #[arg(long, value_enum, default_value_t = Way::Spherical)]
         path: Way,
+        /// Take --stops new faces and move all of them along what makes this attribute: turn, smile, glasses, …
+        #[arg(long, value_name = "WORD", conflicts_with = "path")]
+        vector: Option<String>,
+    },
+    /// Sums of faces, and faces with something added or removed (.png).
+    Arithmetic {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        sum: arithmetic::Sum,
     },
 }
 
@@ -86,7 +99,8 @@ impl Command {
         match self {
             Command::Samples { common, .. }
             | Command::Grid { common, .. }
-            | Command::Interpolation { common, .. } => common,
+            | Command::Interpolation { common, .. }
+            | Command::Arithmetic { common, .. } => common,
         }
     }
 }
@@ -97,7 +111,14 @@ pub fn subject(program: &Program, arguments: &Arguments, shared: &Shared) -> Res
     let (count, ending): (usize, &[&str]) = match &arguments.command {
         Command::Samples { count, .. } => (*count, &[]),
         Command::Grid { count, columns, .. } => ((*count).min(*columns), &["png"]),
-        Command::Interpolation { stops, steps, .. } => (stops.saturating_sub(1).min(*steps), &["gif", "png"]),
+        Command::Interpolation { stops, steps, vector, .. } => {
+            let ways = if vector.is_some() { *stops } else { stops.saturating_sub(1) };
+            (ways.min(*steps), &["gif", "png"])
+        }
+        Command::Arithmetic { sum, .. } => {
+            sum.check()?;
+            (1, &["png"])
+        }
     };
     ensure!(count > 0, "that makes no image: --count, --columns and --steps begin at 1, --stops at 2");
     ensure!(common.truncation.is_finite(), "--truncation must be a number");
@@ -116,6 +137,9 @@ pub fn subject(program: &Program, arguments: &Arguments, shared: &Shared) -> Res
 pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome {
     let loaded = subject(program, arguments, shared)?;
     let common = arguments.command.common();
+    if let Command::Arithmetic { sum, .. } = &arguments.command {
+        return arithmetic::run(sum, &loaded, &common.to, common.truncation, shared);
+    }
     let maker = &loaded.maker;
     let class = match &common.class {
         None => None,
@@ -144,6 +168,9 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
             write(to, &grid::png(&grid::tiles(&images, *columns))?).map_err(failed)?;
             *count
         }
+        Command::Interpolation { stops, steps, vector: Some(word), .. } => {
+            arithmetic::vector(word, &loaded, *stops, *steps, to, common.truncation, shared)?
+        }
         Command::Interpolation { stops, steps, path, .. } => {
             let path = match path {
                 Way::Linear => latent::Path::Linear,
@@ -154,11 +181,17 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
             // A face does not change its class on the way.
             let images = maker.images(&z, &vec![class.unwrap_or(0) as i64; count])?;
             match to.extension().is_some_and(|ending| ending == "gif") {
-                true => film(to, &images, shared.force).map_err(failed)?,
+                true => {
+                    let frames: Vec<Frame> =
+                        (0..images.size()[0]).map(|i| grid::frame(&images.get(i))).collect();
+                    film(to, &frames, shared.force).map_err(failed)?;
+                }
                 false => write(to, &grid::png(&grid::tiles(&images, *steps))?).map_err(failed)?,
             }
             count
         }
+        // Done above.
+        Command::Arithmetic { .. } => 0,
     };
     let names = &maker.classes;
     if shared.json {
@@ -190,8 +223,7 @@ fn class(classes: &[String], name: &str) -> Result<usize> {
 }
 
 /// There and back again, so that it can go on for ever.
-fn film(to: &Path, images: &Tensor, force: bool) -> Result<()> {
-    let frames: Vec<Frame> = (0..images.size()[0]).map(|i| grid::frame(&images.get(i))).collect();
+fn film(to: &Path, frames: &[Frame], force: bool) -> Result<()> {
     let first = frames.first().context("no image")?;
     let mut film = GifFile::create(to, first)?;
     let back = frames.iter().rev().skip(1).take(frames.len().saturating_sub(2));

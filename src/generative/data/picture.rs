@@ -51,6 +51,11 @@ impl Picture {
         RgbImage::from_raw(width as u32, height as u32, bytes).map(Self)
     }
 
+    /// Width and height, in pixels.
+    pub fn size(&self) -> [usize; 2] {
+        [self.0.width() as usize, self.0.height() as usize]
+    }
+
     /// Its middle square, of side `crop` or as large as fits, as a square of side `size`: `size · size · channels` bytes,
     /// channels last.
     ///
