@@ -14,3 +14,4 @@ pub mod metrics;
 pub mod network;
 pub mod pool;
 pub mod schedule;
+pub mod tiles;

@@ -3,11 +3,13 @@
 use crate::program::Place;
 use std::time::Instant;
 
-const RECIPES: [&str; 16] = [
+const RECIPES: [&str; 18] = [
     "bc/cartpole",
     "dcgan/faces",
     "dcgan/faces-modern",
     "dcgan/frames",
+    "dcgan/pixel-art",
+    "dcgan/tiles",
     "gail/cartpole",
     "gail/original-cartpole",
     "icm/rooms-sparse",
@@ -54,6 +56,7 @@ fn help_tells_every_command_and_exit_code() {
         "record",
         "demos",
         "generate",
+        "export",
         "data",
         "models",
         "reproduce",
