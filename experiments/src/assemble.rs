@@ -19,7 +19,6 @@ use imago_agents::{
     Rnd, Sac, Td3, Trpo,
 };
 use imago_envs::{EnvSpec, LeafBuf, Space, VecEnv};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -37,11 +36,7 @@ pub fn demonstrations(config: &mut DemosConfig) -> Result<Demonstrations> {
                 let known: Vec<&str> = catalogue::DEMOS.iter().map(|(name, _)| *name).collect();
                 bail!("no built-in demonstrations `{name}` (there are: {})", known.join(", "));
             };
-            // The reader works on files, and so the built-in one is checked like any other.
-            let mut file = tempfile::NamedTempFile::new().context("cannot unpack built-in demonstrations")?;
-            file.write_all(bytes)
-                .and_then(|()| file.flush())
-                .context("cannot unpack built-in demonstrations")?;
+            let file = catalogue::unpack(bytes)?;
             check_hash(config, file.path())?;
             Demonstrations::load(file.path())?
         }

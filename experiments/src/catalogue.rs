@@ -1,15 +1,19 @@
-//! What ships inside the program: recipes and the demonstrations they use.
+//! What ships inside the program: recipes, the demonstrations they use, and image models.
 
 use crate::nearest::nearest;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use std::io::Write;
+use tempfile::NamedTempFile;
 
 /// Built-in recipes: name and text.
-pub const RECIPES: [(&str, &str); 36] = [
+pub const RECIPES: [(&str, &str); 38] = [
     ("bc/cartpole", include_str!("../recipes/bc/cartpole.toml")),
     ("dac/hopper", include_str!("../recipes/dac/hopper.toml")),
     ("dcgan/faces", include_str!("../recipes/dcgan/faces.toml")),
     ("dcgan/faces-modern", include_str!("../recipes/dcgan/faces-modern.toml")),
     ("dcgan/frames", include_str!("../recipes/dcgan/frames.toml")),
+    ("dcgan/pixel-art", include_str!("../recipes/dcgan/pixel-art.toml")),
+    ("dcgan/tiles", include_str!("../recipes/dcgan/tiles.toml")),
     ("gail/cartpole", include_str!("../recipes/gail/cartpole.toml")),
     ("gail/hopper", include_str!("../recipes/gail/hopper.toml")),
     ("gail/original-cartpole", include_str!("../recipes/gail/original-cartpole.toml")),
@@ -52,6 +56,37 @@ pub const DEMOS: [(&str, &[u8]); 3] = [
     ("hopper", include_bytes!("../recipes/demos/hopper.demos")),
     ("seals-cartpole", include_bytes!("../recipes/demos/seals-cartpole.demos")),
 ];
+
+/// Built-in image models, as `model:NAME`, files of `imago export`: generators alone.
+pub const MODELS: [(&str, &[u8]); 0] = [];
+
+/// A file that holds `bytes` and goes when it is dropped: readers work on files, and so what is built in is checked like
+/// anything else.
+///
+/// # Errors
+/// Those of writing.
+pub fn unpack(bytes: &[u8]) -> Result<NamedTempFile> {
+    let written = NamedTempFile::new().and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.flush()?;
+        Ok(file)
+    });
+    written.context("cannot unpack what is built in")
+}
+
+/// The file of the built-in model `name`.
+///
+/// # Errors
+/// No such model; the known ones are named.
+pub fn model(name: &str) -> Result<&'static [u8]> {
+    match MODELS.iter().find(|(known, _)| *known == name) {
+        Some((_, bytes)) => Ok(bytes),
+        None => {
+            let names: Vec<&str> = MODELS.iter().map(|(name, _)| *name).collect();
+            bail!("no built-in model `{name}` (there are: {})", names.join(", "))
+        }
+    }
+}
 
 /// Text of the built-in recipe `name`.
 ///

@@ -9,11 +9,13 @@ use clap::ValueEnum;
 use imago::Stream;
 use imago::generative::data::ImageSet;
 use imago::generative::features::Features;
+use imago::generative::grid;
 use imago::generative::metrics::{
-    KernelDistance, PrecisionRecall, diversity, frechet_distance, kernel_distance, precision_recall,
+    KernelDistance, PrecisionRecall, diversity, frechet_distance, kernel_distance, nearest, precision_recall,
 };
+use imago::run::write_whole;
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tch::Tensor;
 
 /// By what images are compared.
@@ -33,6 +35,10 @@ const SUBSETS: usize = 100;
 const TOGETHER: usize = 256;
 /// Images whose differences are the diversity.
 const DIVERSE: usize = 256;
+
+/// Pairs of a generated image and the nearest training image, and images in a row of their picture.
+const PAIRS: i64 = 32;
+const COLUMNS: usize = 8;
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -57,16 +63,31 @@ pub struct Comparison {
     real_frechet_distance: f64,
 }
 
-/// Compares `count` images of a model with real ones.
+/// What computes them.
+///
+/// # Errors
+/// The network is not fetched.
+pub fn features(which: Which) -> Result<Features> {
+    Ok(match which {
+        Which::Lite0 => Features::EfficientNetLite0(Box::new(models::efficientnet_lite0()?)),
+        Which::Pixels => Features::Pixels,
+    })
+}
+
+/// Compares `count` images of a model with real ones; some of them go into a picture `beside` the training images that are
+/// nearest to them in pixels, if there is to be one.
 ///
 /// # Errors
 /// The model's images are not where they were; the network is not fetched; too few images.
-pub fn compare(loaded: &LoadedMaker, count: usize, which: Which, seed: u64) -> Result<Comparison> {
+pub fn compare(
+    loaded: &LoadedMaker,
+    count: usize,
+    which: Which,
+    seed: u64,
+    beside: Option<&Path>,
+) -> Result<Comparison> {
     ensure!(count >= 8, "--samples {count}: it takes at least 8 to compare");
-    let features = match which {
-        Which::Lite0 => Features::EfficientNetLite0(Box::new(models::efficientnet_lite0()?)),
-        Which::Pixels => Features::Pixels,
-    };
+    let features = features(which)?;
     let config = loaded.recipe.data.as_ref().context("the run has no [data]")?;
     let data = assemble::images(config)?;
     let reference = if data.held_out.len() >= 8 { "held-out" } else { "training" };
@@ -90,6 +111,14 @@ pub fn compare(loaded: &LoadedMaker, count: usize, which: Which, seed: u64) -> R
     }
     let generated = Tensor::cat(&parts, 0);
     let some = some.context("no images")?;
+    if let Some(path) = beside {
+        let shown = some.narrow(0, 0, some.size()[0].min(PAIRS));
+        let originals = data.training.chunks(TOGETHER).map(|part| data.gather(part, &[]).flatten(1, -1));
+        let (places, _) = nearest(&shown.flatten(1, -1), originals)?;
+        let places: Vec<i64> = places.iter().map(|&place| data.training[place as usize]).collect();
+        let pairs = Tensor::stack(&[shown, data.gather(&places, &[])], 1).flatten(0, 1);
+        write_whole(path, &grid::png(&grid::tiles(&pairs, COLUMNS))?)?;
+    }
     let few = &data.training[..data.training.len().min(DIVERSE)];
     let diversity =
         diversity(&some.flatten(1, -1)) / diversity(&data.gather(few, &[]).flatten(1, -1)).max(1e-12);

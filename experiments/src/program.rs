@@ -2,8 +2,8 @@
 
 use crate::assemble;
 use crate::commands::{
-    data, demo, demos, envs, eval, generate, models, new, recipes, record, reproduce, sweep, train, watch,
-    worker,
+    data, demo, demos, envs, eval, export, generate, models, new, recipes, record, reproduce, sweep, train,
+    watch, worker,
 };
 use crate::problem::{self, Done, Outcome, conclude};
 use crate::recipe::{self, Recipe};
@@ -120,6 +120,7 @@ impl Program {
             Command::Record(arguments) => record::actor(self, arguments, shared).map(drop),
             Command::Demos(arguments) => demos::chosen(arguments, shared).map(drop),
             Command::Generate(arguments) => generate::subject(self, arguments, shared).map(drop),
+            Command::Export(arguments) => export::subject(self, arguments, shared).map(drop),
             Command::Data(arguments) => data::wanted(arguments),
             Command::Models(arguments) => models::wanted(arguments),
             Command::Watch(arguments) => watch::actor(self, arguments, shared).map(drop),
@@ -177,6 +178,7 @@ impl Program {
             Command::Watch(arguments) => watch::run(self, arguments, shared),
             Command::Demos(arguments) => demos::run(arguments, shared),
             Command::Generate(arguments) => generate::run(self, arguments, shared),
+            Command::Export(arguments) => export::run(self, arguments, shared),
             Command::Data(arguments) => data::run(arguments, shared),
             Command::Models(arguments) => models::run(arguments, shared),
             Command::Recipes(arguments) => recipes::run(arguments, shared),
@@ -277,9 +279,11 @@ enum Command {
     Demos(demos::Arguments),
     /// Make images with an image model.
     Generate(generate::Arguments),
+    /// Write what makes a run's images into a file of its own.
+    Export(export::Arguments),
     /// Images to learn from: fetch them, look into them.
     Data(data::Arguments),
-    /// Networks of others that this program uses: fetch them.
+    /// Trained networks: image models that are built in, and those of others, which are fetched.
     Models(models::Arguments),
     /// List, print or copy the built-in recipes; all keys of recipes.
     Recipes(recipes::Arguments),

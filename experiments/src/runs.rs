@@ -1,6 +1,7 @@
 //! Looking into runs: which checkpoint, its policy, its recipe, scores.
 
 use crate::assemble;
+use crate::catalogue;
 use crate::program::Program;
 use crate::recipe::Recipe;
 use anyhow::{Context, Result, ensure};
@@ -53,13 +54,33 @@ pub struct LoadedMaker {
     pub recipe: Recipe,
     /// Its generator.
     pub maker: Maker,
+    /// Under which terms the images lie that it learnt from, if their folder or the model's file says so.
+    pub licence: Option<String>,
 }
 
-/// Loads the image model of `RUN[@best|@latest|@STEP]`.
+/// The file of a folder of images that says so.
+pub const LICENCE: &str = "LICENCE.txt";
+
+/// What names a model that is in no run.
+const MODEL: &str = "model:";
+
+/// Loads the image model of `RUN[@best|@latest|@STEP]`, the built-in one of `model:NAME` (or `NAME` if no run is called
+/// so), or one that `imago export` wrote, `FILE.safetensors`.
 ///
 /// # Errors
-/// No such run or checkpoint, a damaged one, one of an agent.
+/// No such run, checkpoint or model, a damaged one, one of an agent.
 pub fn load_maker(program: &Program, name: &str) -> Result<LoadedMaker> {
+    if let Some(model) = name.strip_prefix(MODEL) {
+        return built_in(program, model);
+    }
+    let file = Path::new(name);
+    if file.is_file() && file.extension().is_some_and(|ending| ending == "safetensors") {
+        return load_model(program, file, file.into());
+    }
+    let found = Directory::resolve(Path::new(RUNS), name);
+    if found.is_err() && catalogue::model(name).is_ok() {
+        return built_in(program, name);
+    }
     let (path, recipe, step, mut state) = open(program, name)?;
     ensure!(
         recipe.data.is_some(),
@@ -67,7 +88,26 @@ pub fn load_maker(program: &Program, name: &str) -> Result<LoadedMaker> {
         path.display()
     );
     let maker = state.scope("train", Maker::from_state)?;
-    Ok(LoadedMaker { path, step, recipe, maker })
+    let folder = recipe.data.as_ref().map(|data| Path::new(&data.path).join(LICENCE));
+    let licence = folder.and_then(|file| std::fs::read_to_string(file).ok());
+    Ok(LoadedMaker { path, step, recipe, maker, licence })
+}
+
+fn built_in(program: &Program, name: &str) -> Result<LoadedMaker> {
+    let file = catalogue::unpack(catalogue::model(name)?)?;
+    load_model(program, file.path(), format!("{MODEL}{name}").into())
+}
+
+/// A file of [`Maker::save`] with the step, the recipe and the licence, called `path`.
+fn load_model(program: &Program, file: &Path, path: PathBuf) -> Result<LoadedMaker> {
+    let (maker, about) = Maker::load(file)?;
+    let text = |key: &str| about.get(key).and_then(|value| value.as_str());
+    let recipe =
+        text("recipe").with_context(|| format!("{}: it does not hold its recipe", path.display()))?;
+    let recipe = Recipe::parse(&path.to_string_lossy(), recipe, &[], None, &program.signal_kinds())?;
+    ensure!(recipe.data.is_some(), "{}: its recipe is of an agent", path.display());
+    let step = about.get("step").and_then(serde_json::Value::as_u64).unwrap_or(0);
+    Ok(LoadedMaker { step, recipe, maker, licence: text("licence").map(String::from), path })
 }
 
 /// Loads `RUN[@best|@latest|@STEP]`; the best checkpoint unless another is named.

@@ -123,12 +123,12 @@ impl DcganSpec {
     /// # Errors
     /// A size that cannot be halved often enough, with the ones that can.
     pub fn check_size(size: i64) -> Result<()> {
-        if size == SMALL || (size >= 32 && size % 16 == 0 && size <= 1024) {
+        if size == SMALL || (size >= 16 && size % 16 == 0 && size <= 1024) {
             return Ok(());
         }
-        let near = (size + 8).clamp(32, 1024) / 16 * 16;
+        let near = (size + 8).clamp(16, 1024) / 16 * 16;
         Err(Error::Invalid(format!(
-            "a DCGAN makes images of 28 pixels or of a multiple of 16 from 32 to 1024, not of {size}: take {near}"
+            "a DCGAN makes images of 28 pixels or of a multiple of 16 up to 1024, not of {size}: take {near}"
         )))
     }
 
@@ -381,6 +381,8 @@ mod tests {
             (Preset::DcganTensorflow, 28, 3, 0, DiscriminatorNorm::None),
             (Preset::DcganCode, 28, 1, 10, DiscriminatorNorm::Spectral),
             (Preset::DcganTensorflow, 64, 3, 4, DiscriminatorNorm::Batch),
+            (Preset::DcganTensorflow, 16, 3, 2, DiscriminatorNorm::Batch),
+            (Preset::DcganCode, 32, 3, 0, DiscriminatorNorm::None),
             (Preset::DcganCode, 48, 3, 0, DiscriminatorNorm::Spectral),
             (Preset::DcganTensorflow, 128, 3, 0, DiscriminatorNorm::Batch),
         ] {

@@ -16,6 +16,34 @@ pub fn diversity(rows: &Tensor) -> f64 {
     distances.mean(Kind::Double).double_value(&[])
 }
 
+/// For each row of `[N, D]` the nearest one of the `parts`, each `[M, D]`, by Euclidean distance: its number, counted
+/// through all parts, and how far it is. Distances are computed through products and are rounded: about 0 is 0.
+///
+/// # Errors
+/// No row to be near to; libtorch's.
+pub fn nearest(rows: &Tensor, parts: impl IntoIterator<Item = Tensor>) -> Result<(Vec<i64>, Vec<f64>)> {
+    let rows = rows.to_kind(Kind::Float);
+    let mut places = vec![0; rows.size()[0] as usize];
+    let mut distances = vec![f64::INFINITY; places.len()];
+    let mut first = 0;
+    for part in parts {
+        let part = part.to_kind(Kind::Float);
+        let (near, at) =
+            tch::no_grad(|| Tensor::f_cdist(&rows, &part, 2.0, None::<i64>)?.f_min_dim(1, false))?;
+        let (near, at) = (Vec::<f32>::try_from(near)?, Vec::<i64>::try_from(at)?);
+        for (i, (near, at)) in near.into_iter().zip(at).enumerate() {
+            if f64::from(near) < distances[i] {
+                (distances[i], places[i]) = (f64::from(near), first + at);
+            }
+        }
+        first += part.size()[0];
+    }
+    match first {
+        0 => Err(Error::Invalid("nothing is near: there are no other images".into())),
+        _ => Ok((places, distances)),
+    }
+}
+
 /// Fréchet distance of two sets of features, `[N, D]` and `[M, D]`, each taken for a normal distribution (Heusel et al.
 /// 2017): ‖μ − ν‖² + tr(Σ + Ω − 2 (Σ Ω)^½), with unbiased covariances and in 64 bits.
 ///
@@ -154,6 +182,16 @@ mod tests {
         // Distances 5, 5 and 6 of a triangle.
         near(diversity(&rows(2, &[0.0, 0.0, 3.0, 4.0, 6.0, 0.0])), 16.0 / 3.0);
         near(diversity(&rows(2, &[1.0, 1.0])), 0.0);
+    }
+
+    #[test]
+    fn nearest_by_hand() {
+        let parts = [rows(2, &[0.0, 0.0, 3.0, 4.0]), rows(2, &[6.0, 0.0])];
+        let (places, distances) = nearest(&rows(2, &[6.0, 1.0, 0.0, 0.0]), parts).unwrap();
+        assert_eq!(places, [2, 0]);
+        near(distances[0], 1.0);
+        near(distances[1], 0.0);
+        assert!(nearest(&rows(2, &[0.0, 0.0]), []).is_err());
     }
 
     #[test]

@@ -18,3 +18,4 @@ pub mod network;
 pub mod pool;
 pub mod reader;
 pub mod schedule;
+pub mod tiles;

@@ -27,7 +27,7 @@ const HEADER_KEY: &str = "__metadata__";
 /// What the safetensors library itself takes; a longer header is a damaged length.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// Writes `tensors` (f32, f64, i64, i32, u8 or bool) and `metadata` to `path`.
+/// Writes `tensors` (f32, f16, f64, i64, i32, u8 or bool) and `metadata` to `path`.
 ///
 /// The file appears whole or not at all. The metadata keys `format` and `crc32` are taken.
 pub fn write(path: &Path, tensors: &[(String, Tensor)], metadata: &Values) -> Result<()> {
@@ -289,6 +289,7 @@ fn bytes_mut(tensor: &mut Tensor, length: usize) -> &mut [u8] {
 fn dtype_of(kind: Kind) -> Option<Dtype> {
     Some(match kind {
         Kind::Float => Dtype::F32,
+        Kind::Half => Dtype::F16,
         Kind::Double => Dtype::F64,
         Kind::Int64 => Dtype::I64,
         Kind::Int => Dtype::I32,
@@ -301,6 +302,7 @@ fn dtype_of(kind: Kind) -> Option<Dtype> {
 fn kind_of(dtype: Dtype) -> Option<Kind> {
     Some(match dtype {
         Dtype::F32 => Kind::Float,
+        Dtype::F16 => Kind::Half,
         Dtype::F64 => Kind::Double,
         Dtype::I64 => Kind::Int64,
         Dtype::I32 => Kind::Int,
@@ -420,10 +422,10 @@ mod tests {
     fn what_cannot_be_written_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.safetensors");
-        let half = Tensor::zeros([1], (Kind::Half, Device::Cpu));
+        let half = Tensor::zeros([1], (Kind::BFloat16, Device::Cpu));
         let named = |name: &str, tensor: &Tensor| (name.to_string(), tensor.shallow_clone());
         let (x, none) = (Tensor::from(1i64), Map::new());
-        assert!(write(&path, &[named("h", &half)], &none).unwrap_err().to_string().contains("Half"));
+        assert!(write(&path, &[named("h", &half)], &none).unwrap_err().to_string().contains("BFloat16"));
         assert!(write(&path, &[named("a", &x), named("a", &x)], &none).is_err());
         assert!(write(&path, &[named("__metadata__", &x)], &none).is_err());
         let taken = json!({"crc32": 1});

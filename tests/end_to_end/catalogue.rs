@@ -3,11 +3,13 @@
 use crate::program::Place;
 use std::time::Instant;
 
-const RECIPES: [&str; 17] = [
+const RECIPES: [&str; 19] = [
     "bc/cartpole",
     "dcgan/faces",
     "dcgan/faces-modern",
     "dcgan/frames",
+    "dcgan/pixel-art",
+    "dcgan/tiles",
     "gail/cartpole",
     "gail/original-cartpole",
     "icm/rooms-noise",
@@ -58,6 +60,7 @@ fn help_tells_every_command_and_exit_code() {
         "record",
         "demos",
         "generate",
+        "export",
         "data",
         "models",
         "reproduce",

@@ -38,11 +38,7 @@ fn a_gan_trains_goes_on_to_the_bit_and_makes_images() {
     assert!(summary["diversity"].as_f64().unwrap() > 0.0);
     assert!(place.metrics("a").iter().all(|line| line["gan/generator_loss"].is_f64()));
 
-    let size = |file: &str| {
-        let bytes = std::fs::read(place.path(file)).unwrap();
-        // Width and height in a PNG's first chunk, big-endian.
-        [16, 20].map(|at| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap()))
-    };
+    let size = |file: &str| png_size(&place, file);
     let report = place.ok("generate grid a --to grid.png --count 6 --columns 3 --json").json();
     assert_eq!((&report["images"], &report["checkpoint"]), (&6.into(), &6.into()));
     assert_eq!(size("grid.png"), [3 * 32 + 2 * 2, 2 * 32 + 2]);
@@ -59,6 +55,87 @@ fn a_gan_trains_goes_on_to_the_bit_and_makes_images() {
     place.refuses("generate samples a --to more --class grey", &["no such class", "bright, dark"]);
     place.refuses("generate grid a --to grid.jpg", &[".png"]);
     place.refuses("watch a", &["is an image model", "imago generate"]);
+}
+
+/// Width and height in a PNG's first chunk, big-endian.
+fn png_size(place: &Place, file: &str) -> [u32; 2] {
+    let bytes = std::fs::read(place.path(file)).unwrap();
+    [16, 20].map(|at| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap()))
+}
+
+#[test]
+fn tiles_are_cut_out_and_tiled_opens_them() {
+    let place = pictures();
+    std::fs::write(place.path("pictures/LICENCE.txt"), "Ours.").unwrap();
+    let small = SMALL.replace("held_out=4", "held_out=8");
+    place.ok(&format!("train dcgan/tiles {small} --set data.label=folder --run-dir a"));
+    let tiles = "generate tiles a --count 6 --colours-per-tile 4 --features pixels --json";
+    let report = place.ok(&format!("{tiles} --to assets")).json();
+    assert_eq!((&report["screens"], &report["tiles"], &report["tile"]), (&6.into(), &24.into(), &16.into()));
+    assert_eq!((&report["palette_colours"], &report["pixels_outside_palette"]), (&54.into(), &0.into()));
+    // 32 images, four tiles each.
+    assert_eq!((&report["training"]["tiles"], &report["licence"]), (&128.into(), &"Ours.".into()));
+    let unique = report["unique"].as_u64().unwrap() as u32;
+    let known = ["same", "alike"].map(|key| report["training"][key].as_u64().unwrap());
+    let new = f64::from(unique - known.iter().sum::<u64>() as u32) / f64::from(unique);
+    assert!((report["training"]["new"].as_f64().unwrap() - new).abs() < 1e-9);
+    for key in ["kernel_distance", "shuffled_kernel_distance", "training_kernel_distance"] {
+        assert!(report["scores"][key]["mean"].is_f64(), "{report}");
+    }
+
+    let map = tiled::Loader::new().load_tmx_map(place.path("assets/level.tmx")).unwrap();
+    assert_eq!((map.width, map.height, map.tile_width, map.tile_height), (40, 22, 16, 16));
+    let set = &map.tilesets()[0];
+    assert_eq!((set.tilecount, set.tile_width, set.columns), (unique, 16, unique.min(16)));
+    let image = set.image.as_ref().unwrap();
+    assert_eq!([image.width as u32, image.height as u32], png_size(&place, "assets/sheet.png"));
+    assert_eq!(image.width as u32, 16 * set.columns);
+    assert_eq!(png_size(&place, "assets/level.png"), [640, 352]);
+    // Six pairs, four in a row; each is two images of 32 pixels and a margin of 2.
+    assert_eq!(png_size(&place, "assets/nearest.png"), [4 * 68, 2 * 36]);
+    let layer = map.get_layer(0).unwrap().as_tile_layer().unwrap();
+    for (x, y) in (0..22).flat_map(|y| (0..40).map(move |x| (x, y))) {
+        assert!(layer.get_tile(x, y).unwrap().id() < unique);
+    }
+    assert_eq!(std::fs::read_to_string(place.path("assets/LICENCE.txt")).unwrap(), "Ours.");
+
+    let sheet = std::fs::read(place.path("assets/sheet.png")).unwrap();
+    place.refuses(&format!("{tiles} --to assets"), &["assets exists", "--force"]);
+    place.ok(&format!("{tiles} --to assets --force"));
+    assert!(std::fs::read(place.path("assets/sheet.png")).unwrap() == sheet);
+    place.refuses(&format!("{tiles} --to pictures --force"), &["pictures holds something else than tiles"]);
+    place.refuses("generate tiles a --to more --tile 64", &["have 32 pixels"]);
+    place.refuses("generate tiles a --to more --palette gameboy", &["--palette is nes, data, or a file"]);
+    place.ok("generate tiles a --to more --count 2 --palette data --tile 32");
+    let colours = std::fs::read_to_string(place.path("more/palette.hex")).unwrap();
+    assert!((2..=64).contains(&colours.lines().count()), "{colours}");
+
+    place.ok("eval a --samples 8 --features pixels --nearest beside.png");
+    // Eight pairs, four in a row.
+    assert_eq!(png_size(&place, "beside.png"), [8 * 32 + 7 * 2, 2 * 32 + 2]);
+}
+
+#[test]
+fn a_model_of_its_own_file_makes_the_images_of_its_run() {
+    let place = pictures();
+    place.ok(&format!("train dcgan/tiles {SMALL} --set data.label=folder --run-dir a"));
+    place.ok("eval a --samples 8 --features pixels --json");
+    std::fs::write(place.path("scores.json"), "{\"kernel_distance\": 1.5}").unwrap();
+    let export = "export a --to x.safetensors --licence CC0 --scores scores.json";
+    let report = place.ok(&format!("{export} --json")).json();
+    assert!(report["bytes"].as_u64().unwrap() < 200_000, "{report}");
+    place.refuses(export, &["x.safetensors exists", "--force"]);
+    place.refuses("export a --to x.onnx", &[".safetensors"]);
+    place.ok("generate samples a --to run --count 2");
+    place.ok("generate samples x.safetensors --to file --count 2");
+    assert_eq!(png_size(&place, "file/000001.png"), [32, 32]);
+    assert_eq!(std::fs::read_to_string(place.path("file/LICENCE.txt")).unwrap(), "CC0");
+    // The training images are not where the model says: nothing is compared, everything else is made.
+    let report = place.ok("generate tiles x.safetensors --to assets --count 2 --json").json();
+    assert!(report["training"].is_null() && !place.path("assets/nearest.png").exists(), "{report}");
+    std::fs::write(place.path("y.safetensors"), "no model").unwrap();
+    place.refuses("generate grid y.safetensors --to grid.png", &["y.safetensors"]);
+    place.refuses("generate grid model:nothing --to grid.png", &["no built-in model `nothing`"]);
 }
 
 #[test]

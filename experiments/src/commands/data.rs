@@ -6,7 +6,7 @@ use crate::problem::{Done, Outcome, failed};
 use crate::program::Shared;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
-use imago::generative::data::DataConfig;
+use imago::generative::data::{DataConfig, Found};
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -16,19 +16,44 @@ use std::time::Instant;
 struct Set {
     about: &'static str,
     licence: &'static str,
+    /// Side of its images unless another is asked for, in pixels.
+    size: usize,
     script: Script,
 }
 
 /// Every set.
-const SETS: [Set; 1] = [Set {
-    about: "drawn faces with labels and captions, as many as you like (DiceBear, 13 MB of packages)",
-    licence: "CC BY 4.0: name Micah Lanier",
-    script: Script {
-        name: "faces-drawn",
-        requirements: include_str!("../../data/faces_drawn.txt"),
-        text: include_str!("../../data/faces_drawn.py"),
+const SETS: [Set; 3] = [
+    Set {
+        about: "drawn faces with labels and captions, as many as you like (DiceBear, 13 MB of packages)",
+        licence: "CC BY 4.0: name Micah Lanier",
+        size: 64,
+        script: Script {
+            name: "faces-drawn",
+            requirements: include_str!("../../data/faces_drawn.txt"),
+            text: include_str!("../../data/faces_drawn.py"),
+        },
     },
-}];
+    Set {
+        about: "143 named textures of 16 pixels (Craftax, 0.4 MB)",
+        licence: "MIT: name Craftax",
+        size: 16,
+        script: Script {
+            name: "tiles-craftax",
+            requirements: include_str!("../../data/tiles_craftax.txt"),
+            text: include_str!("../../data/tiles_craftax.py"),
+        },
+    },
+    Set {
+        about: "2,098 floors and walls of 32 pixels (Dungeon Crawl Stone Soup, 10 MB, from Debian's or Ubuntu's archive)",
+        licence: "most tiles CC0 or public domain, the game GPL-2+: see its LICENCE.txt",
+        size: 32,
+        script: Script {
+            name: "tiles-crawl",
+            requirements: include_str!("../../data/tiles_crawl.txt"),
+            text: include_str!("../../data/tiles_crawl.py"),
+        },
+    },
+];
 
 /// Images to learn from.
 #[derive(Args)]
@@ -60,12 +85,12 @@ struct Fetch {
     /// The folder; it must not exist yet.
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
-    /// How many images.
+    /// How many images, of sets that are drawn; at most so many of others.
     #[arg(long, default_value_t = 30_000, value_name = "N")]
     count: usize,
-    /// Their side.
-    #[arg(long, default_value_t = 64, value_name = "PIXELS")]
-    size: usize,
+    /// Their side; otherwise the set's own.
+    #[arg(long, value_name = "PIXELS")]
+    size: Option<usize>,
     /// People that are drawn four times, with and without smile and glasses, for tests of arithmetic on faces.
     #[arg(long, default_value_t = 200, value_name = "N")]
     counterfactuals: usize,
@@ -85,7 +110,7 @@ fn target(fetch: &Fetch) -> Result<(&'static Set, PathBuf)> {
         bail!("no set `{}` (there are: {})", fetch.name, names.join(", "))
     };
     ensure!(
-        fetch.count > 0 && (8..=1024).contains(&fetch.size),
+        fetch.count > 0 && fetch.size.is_none_or(|size| (8..=1024).contains(&size)),
         "--count begins at 1, --size lies between 8 and 1024"
     );
     let to = fetch.to.clone().unwrap_or_else(|| Path::new("data").join(set.script.name));
@@ -103,7 +128,7 @@ pub fn run(arguments: &Arguments, shared: &Shared) -> Outcome {
 }
 
 fn list(shared: &Shared) -> Outcome {
-    for Set { about, licence, script } in &SETS {
+    for Set { about, licence, script, .. } in &SETS {
         let name = script.name;
         if shared.json {
             println!("{}", serde_json::json!({ "name": name, "about": about, "licence": licence }));
@@ -161,12 +186,13 @@ fn fetch(arguments: &Fetch, shared: &Shared) -> Outcome {
         .with_context(|| format!("cannot create {}", parent.display()))
         .map_err(failed)?;
     let folder = tempfile::Builder::new().prefix(".drawing-").tempdir_in(parent).map_err(failed)?;
-    let count = arguments.count;
-    say(format!("drawing {count} faces"));
-    let numbers = [count, arguments.size, arguments.counterfactuals].map(|n| n.to_string());
+    say(format!("making {}", set.script.name));
+    let size = arguments.size.unwrap_or(set.size);
+    let numbers = [arguments.count, size, arguments.counterfactuals].map(|n| n.to_string());
     let mut with = vec![folder.path().as_os_str()];
     with.extend(numbers.iter().map(OsStr::new));
     set.script.run(&with, shared.quiet).map_err(failed)?;
+    let count = Found::at(folder.path()).map_err(failed)?.items.len();
     let whole = folder.keep();
     std::fs::set_permissions(&whole, std::fs::Permissions::from_mode(0o755)).map_err(failed)?;
     std::fs::rename(&whole, &to)

@@ -1,5 +1,6 @@
 //! `imago eval`: what a run's policy is worth on episodes it was not chosen by; what an image model's images are worth.
 
+use super::check_output;
 use crate::assemble;
 use crate::compare::{self, Which};
 use crate::face_arithmetic;
@@ -11,6 +12,7 @@ use clap::Args;
 use imago::rollout::Actor;
 use imago_envs::EnvSpec;
 use serde::Serialize;
+use std::path::PathBuf;
 
 /// Measure a run's return.
 #[derive(Args)]
@@ -36,6 +38,9 @@ pub struct Arguments {
     /// pictures of the same people, and how well pictures are inverted.
     #[arg(long, conflicts_with_all = ["episodes", "stochastic", "env", "samples"])]
     arithmetic: bool,
+    /// A picture of generated images, each with the training image nearest to it in pixels at its right.
+    #[arg(long, value_name = "FILE.png", requires = "samples")]
+    nearest: Option<PathBuf>,
 }
 
 /// What `--json` prints.
@@ -88,9 +93,11 @@ pub fn subject(program: &Program, arguments: &Arguments) -> Result<(Loaded, EnvS
 pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome {
     tch::set_num_threads(1);
     if let Some(count) = arguments.samples {
+        arguments.nearest.iter().try_for_each(|path| check_output(path, shared.force))?;
         let loaded = runs::load_maker(program, &arguments.run)?;
         let seed = shared.seed.unwrap_or(loaded.recipe.run.seed);
-        compare::compare(&loaded, count, arguments.features, seed)?.print(shared)?;
+        compare::compare(&loaded, count, arguments.features, seed, arguments.nearest.as_deref())?
+            .print(shared)?;
         return Ok(Done::Finished);
     }
     if arguments.arithmetic {

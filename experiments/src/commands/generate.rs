@@ -1,6 +1,7 @@
 //! `imago generate`: images from an image model.
 
 mod arithmetic;
+mod tiles;
 
 pub use arithmetic::{POOL, TRUNCATION, both, without};
 
@@ -8,7 +9,7 @@ use super::check_output;
 use crate::gif_file::GifFile;
 use crate::problem::{Done, Outcome, failed};
 use crate::program::{Program, Shared};
-use crate::runs::{self, LoadedMaker};
+use crate::runs::{self, LICENCE, LoadedMaker};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand, ValueEnum};
 use imago::generative::grid;
@@ -71,11 +72,13 @@ enum Command {
         #[command(flatten)]
         sum: arithmetic::Sum,
     },
+    /// Game assets into a folder: tiles in a palette's colours, a sheet of them, a level for Tiled, what is new about them.
+    Tiles(tiles::Arguments),
 }
 
 #[derive(Args)]
 struct Common {
-    /// The run, e.g. `latest` or `runs/mine@5000`.
+    /// The run or the model, e.g. `latest`, `runs/mine@5000` or `model:tiles-crawl`.
     run: String,
     /// Where to put it.
     #[arg(long, value_name = "PATH")]
@@ -100,7 +103,8 @@ impl Command {
             Command::Samples { common, .. }
             | Command::Grid { common, .. }
             | Command::Interpolation { common, .. }
-            | Command::Arithmetic { common, .. } => common,
+            | Command::Arithmetic { common, .. }
+            | Command::Tiles(tiles::Arguments { common, .. }) => common,
         }
     }
 }
@@ -119,6 +123,7 @@ pub fn subject(program: &Program, arguments: &Arguments, shared: &Shared) -> Res
             sum.check()?;
             (1, &["png"])
         }
+        Command::Tiles(own) => (own.count, &[]),
     };
     ensure!(count > 0, "that makes no image: --count, --columns and --steps begin at 1, --stops at 2");
     ensure!(common.truncation.is_finite(), "--truncation must be a number");
@@ -130,6 +135,9 @@ pub fn subject(program: &Program, arguments: &Arguments, shared: &Shared) -> Res
         ending.join(" or .")
     );
     check_output(&common.to, shared.force)?;
+    if let Command::Tiles(own) = &arguments.command {
+        tiles::check(own)?;
+    }
     runs::load_maker(program, &common.run)
 }
 
@@ -151,11 +159,15 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
     let seed = shared.seed.unwrap_or(0);
     let to = &common.to;
     let made = match &arguments.command {
+        Command::Tiles(own) => return tiles::run(&loaded, own, &labels(own.count), shared),
         Command::Samples { count, .. } => {
             let images = maker.images(&maker.latents(seed, *count, common.truncation), &labels(*count))?;
             std::fs::create_dir_all(to)
                 .with_context(|| format!("cannot create {}", to.display()))
                 .map_err(failed)?;
+            if let Some(licence) = &loaded.licence {
+                write(&to.join(LICENCE), licence.as_bytes()).map_err(failed)?;
+            }
             for i in 0..*count {
                 let path = to.join(format!("{:06}.png", seed.wrapping_add(i as u64)));
                 check_output(&path, shared.force)?;

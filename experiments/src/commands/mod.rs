@@ -5,6 +5,7 @@ pub mod demo;
 pub mod demos;
 pub mod envs;
 pub mod eval;
+pub mod export;
 pub mod generate;
 pub mod models;
 pub mod new;

@@ -1,5 +1,7 @@
-//! `imago models`: networks of others, trained on what we do not have.
+//! `imago models`: trained networks. Image models are built in; those of others, trained on what we do not have, are
+//! fetched.
 
+use crate::catalogue;
 use crate::fetching::Script;
 use crate::first_look::cache_folder;
 use crate::problem::{Done, Outcome, failed};
@@ -7,6 +9,7 @@ use crate::program::Shared;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use imago::generative::features::EfficientNetLite0;
+use imago::run::tensor_file;
 use std::path::PathBuf;
 
 /// A network that can be fetched.
@@ -27,7 +30,7 @@ const MODELS: [Model; 1] = [Model {
     },
 }];
 
-/// Networks of others.
+/// Trained networks.
 #[derive(Args)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -36,7 +39,7 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// What can be fetched.
+    /// What is built in and what can be fetched.
     List,
     /// Fetch a network, once for all runs.
     Fetch {
@@ -112,10 +115,25 @@ pub fn run(arguments: &Arguments, shared: &Shared) -> Outcome {
 }
 
 fn list(shared: &Shared) -> Outcome {
+    for (name, bytes) in &catalogue::MODELS {
+        let about = tensor_file::read_metadata(catalogue::unpack(bytes)?.path())?;
+        let name = format!("model:{name}");
+        if shared.json {
+            let mut line = serde_json::json!({ "name": name, "bytes": bytes.len(), "built_in": true });
+            for key in ["about", "licence", "recipe", "step", "scores"] {
+                line[key] = about.get(key).cloned().unwrap_or_default();
+            }
+            println!("{line}");
+        } else {
+            let text = |key: &str| about.get(key).and_then(|value| value.as_str()).unwrap_or("unknown");
+            let terms = text("licence").lines().next().unwrap_or_default();
+            println!("{name:<20} {}; {terms}; built in, for `imago generate`", text("about"));
+        }
+    }
     for Model { about, licence, script } in &MODELS {
         let here = file(script.name)?.exists();
         if shared.json {
-            let line = serde_json::json!({ "name": script.name, "about": about, "licence": licence, "fetched": here });
+            let line = serde_json::json!({ "name": script.name, "built_in": false, "about": about, "licence": licence, "fetched": here });
             println!("{line}");
         } else {
             let here = if here { "fetched" } else { "not fetched" };
