@@ -16,13 +16,14 @@ use tch::{Device, Kind, Tensor};
 #[serde(default, deny_unknown_fields)]
 pub struct PythonSignalConfig {
     /// `module:Class`: an object with `reward(rollout)`, and perhaps `update(rollout)`, `get_state()`, `set_state(bytes)`.
+    #[schemars(extend("x-default" = "none: it has to be named"))]
     pub target: String,
     /// Directory in which the module lies, relative to the recipe.
     #[schemars(extend("x-default" = "Python's own search path"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// Keyword arguments of the class.
-    #[schemars(schema_with = "any_table")]
+    #[schemars(schema_with = "any_table", extend("x-default" = "none"))]
     pub args: toml::Table,
 }
 

@@ -6,7 +6,7 @@ use std::io::Write;
 use tempfile::NamedTempFile;
 
 /// Built-in recipes: name and text.
-pub const RECIPES: [(&str, &str); 38] = [
+pub const RECIPES: [(&str, &str); 39] = [
     ("bc/cartpole", include_str!("../recipes/bc/cartpole.toml")),
     ("dac/hopper", include_str!("../recipes/dac/hopper.toml")),
     ("dcgan/faces", include_str!("../recipes/dcgan/faces.toml")),
@@ -17,6 +17,7 @@ pub const RECIPES: [(&str, &str); 38] = [
     ("gail/cartpole", include_str!("../recipes/gail/cartpole.toml")),
     ("gail/hopper", include_str!("../recipes/gail/hopper.toml")),
     ("gail/original-cartpole", include_str!("../recipes/gail/original-cartpole.toml")),
+    ("gail/pixels-rooms", include_str!("../recipes/gail/pixels-rooms.toml")),
     ("icm/doom-dense", include_str!("../recipes/icm/doom-dense.toml")),
     ("icm/doom-no-reward", include_str!("../recipes/icm/doom-no-reward.toml")),
     ("icm/doom-noise", include_str!("../recipes/icm/doom-noise.toml")),
@@ -50,10 +51,12 @@ pub const RECIPES: [(&str, &str); 38] = [
 /// Built-in demonstrations, as `builtin:NAME` in recipes, recorded with `imago record`: ten episodes of the experts that
 /// `imago train ppo/cartpole --set env.id=seals/CartPole-v0` and `imago train trpo/cartpole` give, the latter with
 /// `--stochastic` as in the GAIL paper; every 20th pair of four episodes (return 3,657) of that which
-/// `imago train ppo/hopper --set run.total_steps=1_000_000 --set rollout.steps=512` has after 500,000 steps.
-pub const DEMOS: [(&str, &[u8]); 3] = [
+/// `imago train ppo/hopper --set run.total_steps=1_000_000 --set rollout.steps=512` has after 500,000 steps; every 5th pair of
+/// twenty episodes of `imago train ppo/rooms-dense --seed 2`, recorded with `--stochastic`.
+pub const DEMOS: [(&str, &[u8]); 4] = [
     ("cartpole-v0", include_bytes!("../recipes/demos/cartpole-v0.demos")),
     ("hopper", include_bytes!("../recipes/demos/hopper.demos")),
+    ("rooms", include_bytes!("../recipes/demos/rooms.demos")),
     ("seals-cartpole", include_bytes!("../recipes/demos/seals-cartpole.demos")),
 ];
 

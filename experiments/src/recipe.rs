@@ -77,6 +77,7 @@ pub struct RunConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
     /// Signals that begin with what that run's signals of the same names have learnt, too.
+    #[schemars(extend("x-default" = "none"))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub from_signals: Vec<String>,
 }
@@ -163,6 +164,7 @@ pub struct PolicyConfig {
     pub precision: Precision,
     /// Parameters that do not change, by how their names begin: `["policy/convolution"]`; `normaliser` are the statistics.
     /// A name that nothing has is answered with those that there are.
+    #[schemars(extend("x-default" = "none"))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub freeze: Vec<String>,
 }

@@ -3,7 +3,7 @@
 use crate::program::Place;
 use std::time::Instant;
 
-const RECIPES: [&str; 19] = [
+const RECIPES: [&str; 20] = [
     "bc/cartpole",
     "dcgan/faces",
     "dcgan/faces-modern",
@@ -12,6 +12,7 @@ const RECIPES: [&str; 19] = [
     "dcgan/tiles",
     "gail/cartpole",
     "gail/original-cartpole",
+    "gail/pixels-rooms",
     "icm/rooms-noise",
     "icm/rooms-sparse",
     "ppo/cartpole",

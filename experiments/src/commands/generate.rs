@@ -145,9 +145,6 @@ pub fn subject(program: &Program, arguments: &Arguments, shared: &Shared) -> Res
 pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome {
     let loaded = subject(program, arguments, shared)?;
     let common = arguments.command.common();
-    if let Command::Arithmetic { sum, .. } = &arguments.command {
-        return arithmetic::run(sum, &loaded, &common.to, common.truncation, shared);
-    }
     let maker = &loaded.maker;
     let class = match &common.class {
         None => None,
@@ -159,6 +156,9 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
     let seed = shared.seed.unwrap_or(0);
     let to = &common.to;
     let made = match &arguments.command {
+        Command::Arithmetic { sum, .. } => {
+            return arithmetic::run(sum, &loaded, to, common.truncation, shared);
+        }
         Command::Tiles(own) => return tiles::run(&loaded, own, &labels(own.count), shared),
         Command::Samples { count, .. } => {
             let images = maker.images(&maker.latents(seed, *count, common.truncation), &labels(*count))?;
@@ -202,8 +202,6 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
             }
             count
         }
-        // Done above.
-        Command::Arithmetic { .. } => 0,
     };
     let names = &maker.classes;
     if shared.json {
