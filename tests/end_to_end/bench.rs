@@ -38,6 +38,15 @@ fn pictures_are_counted_and_are_those_of_the_peers() {
 }
 
 #[test]
+fn a_gan_of_the_peers_size_is_timed() {
+    let measured = json(&example("bench_gan", &["--steps", "1", "--warm", "0"]));
+    assert_eq!(measured["steps"], 64);
+    let of = |name: &str| measured["checks"][name].as_i64().unwrap();
+    // Those of the networks in peers.py.
+    assert_eq!((of("generator_parameters"), of("discriminator_parameters")), (5_135_363, 4_316_545));
+}
+
+#[test]
 fn the_pool_shows_its_frames_and_refuses_other_files() {
     let folder = tempfile::tempdir().unwrap();
     let train = |shape: &[i64], more: &[&str]| {
@@ -68,7 +77,7 @@ fn the_command_refuses_what_it_does_not_know() {
         Command::new(&python).arg(script).args(arguments).output().unwrap()
     };
     for (arguments, says) in
-        [(["--rows", "pong"], "ppo, gail, hold, env, pixels"), (["--rounds", "0"], "at least one")]
+        [(["--rows", "pong"], "ppo, gail, gail_trpo, hold, env, pixels"), (["--rounds", "0"], "at least one")]
     {
         let refused = bench(&arguments);
         assert_eq!(refused.status.code(), Some(2), "{refused:?}");
