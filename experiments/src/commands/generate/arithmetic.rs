@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use imago::Stream;
 use imago::generative::arithmetic::{Expression, Operand, Pool, Strength, around, mean, moved, sum};
 use imago::generative::attributes::{Attribute, Classifier, Concept, Half, TURN};
-use imago::generative::data::{DataConfig, Picture};
+use imago::generative::data::Picture;
 use imago::generative::gan::Maker;
 use imago::generative::{grid, inversion};
 use std::path::{Path, PathBuf};
@@ -303,7 +303,7 @@ fn read(path: &Path, loaded: &LoadedMaker, shared: &Shared) -> Result<Tensor> {
         let cut = if width == height { "" } else { "cut to its middle square and " };
         eprintln!("{}: {width} × {height} pixels, {cut}resized to {size} × {size}", path.display());
     }
-    let config = loaded.recipe.data.clone().unwrap_or_else(DataConfig::default);
+    let config = loaded.recipe.data.clone().unwrap_or_default();
     let bytes = picture
         .squared(None, size, spec.channels as usize, config.resize)
         .map_err(|what| anyhow::anyhow!("{}: {what}", path.display()))?;
