@@ -93,6 +93,7 @@ fn doom() {
     episodes_end_at_the_timeout_with_a_picture();
     what_the_buttons_do();
     the_brighter_of_two_frames();
+    noise_hides_rows_and_squares_are_counted();
     scenarios_of_the_user();
     assert_eq!(engines(), 0);
 }
@@ -177,6 +178,26 @@ fn the_brighter_of_two_frames() {
     assert_eq!(play("resolution = \"320x240\"").len(), 240 * 320);
 }
 
+fn noise_hides_rows_and_squares_are_counted() {
+    let registry = Registry::builtin();
+    let play = |args: &str| {
+        let mut env = Single::new(registry.make(&spec("Doom", args, None)).unwrap());
+        env.reset(5).unwrap();
+        assert_eq!(env.env.info("cells"), Some(1.0));
+        (0..10).for_each(|_| assert!(!env.step(Leaf::I64(&[2])).unwrap().terminated));
+        assert_eq!(env.env.info("cells"), Some(1.0), "it turns where it stands");
+        let seen = env.observation.leaf().u8().to_vec();
+        (0..40).for_each(|_| assert!(!env.step(Leaf::I64(&[1])).unwrap().terminated));
+        (seen, env.env.info("cells").unwrap())
+    };
+    let ((clear, cells), (noisy, same)) = (play(""), play("noise = 0.4"));
+    assert!(cells > 1.0 && cells == same, "{cells} {same}");
+    // 40 % of 120 rows of 160 pixels.
+    let (hidden, below) = noisy.split_at(48 * 160);
+    assert_eq!(below, &clear[48 * 160..]);
+    assert!(hidden.iter().zip(&clear).filter(|(noise, clear)| noise != clear).count() > 7_000);
+}
+
 fn scenarios_of_the_user() {
     let registry = Registry::builtin();
     let folder = std::env::temp_dir().join(format!("imago-doom-test-{}", std::process::id()));
@@ -201,6 +222,7 @@ fn scenarios_of_the_user() {
         ("actions = [\"ATTACK\"]", "expected lists of buttons"),
         ("start = \"near\"", "expected one of random, sparse, very-sparse"),
         ("cfg = \"basic.cfg\"\nstart = \"sparse\"", "goes with cfg = 'my_way_home.cfg'"),
+        ("noise = 1.5", "noise = 1.5: expected a share from 0 to 1"),
         ("resolution = \"161x120\"", "expected one of 160x120"),
         ("repeat = 0", "at least 1 tic"),
         ("nonsense = 1", "nonsense"),

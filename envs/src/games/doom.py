@@ -202,10 +202,10 @@ class Doom(gymnasium.Env):
         game.set_window_visible(False)
         game.set_sound_enabled(False)
         game.set_mode(vizdoom.Mode.PLAYER)
-        for value, set in ((living_reward, game.set_living_reward), (timeout, game.set_episode_timeout),
-                           (skill, game.set_doom_skill), (map, game.set_doom_map)):
+        for value, change in ((living_reward, game.set_living_reward), (timeout, game.set_episode_timeout),
+                              (skill, game.set_doom_skill), (map, game.set_doom_map)):
             if value is not None:
-                set(value)
+                change(value)
         self.game, self.repeat, self.max_of_two, self.render_mode = game, repeat, max_of_two, render_mode
         shape = (game.get_screen_height(), game.get_screen_width()) + ((3,) if colour else ())
         self.observation_space = Box(0, 255, shape, np.uint8)
