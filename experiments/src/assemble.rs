@@ -276,7 +276,8 @@ fn agent(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>> {
     let signals = Signals { stack, heads };
     let total = recipe.run.total_steps;
     let agent = Agent::new(collector, learner, signals, Some(evaluation), seed, total, true_reward);
-    Ok(Box::new(agent.with_metrics(&env.metrics)))
+    // A preset's, too.
+    Ok(Box::new(agent.with_metrics(&program.envs.resolve(&env).metrics)))
 }
 
 fn new_policy(spec: PolicySpec, seed: u64) -> Result<ActorCritic> {

@@ -1,6 +1,7 @@
 //! Help, lists, dry runs, and the demo.
 
 use crate::program::Place;
+use imago_envs::extras::Extra;
 use std::time::Instant;
 
 const RECIPES: [&str; 20] = [
@@ -177,6 +178,23 @@ fn recipes_of_games_resolve_or_say_what_to_install() {
         assert!(std::env::var_os("IMAGO_TEST_GAMES").is_none(), "{name} with all games: {said:#?}");
         said.exits(2).says(&[&format!("imago envs install {extra}")]);
     }
+}
+
+/// Skipped where the extra `doom` is not installed.
+#[test]
+fn numbers_that_a_preset_names_are_logged() {
+    if !Extra::named("doom").unwrap().missing().is_empty() {
+        eprintln!("skipped: imago envs install doom");
+        return;
+    }
+    let place = Place::new();
+    place.ok(
+        "train icm/doom-no-reward --set rollout.envs=1 --set rollout.group_size=1 --set rollout.steps=526 \
+         --set run.total_steps=526 --set run.eval_episodes=1 --set run.check_env=false --threads 1 --quiet --run-dir a",
+    );
+    let line = place.metrics("a").pop().unwrap();
+    let of = |name: &str| line[name].as_f64().unwrap();
+    assert!(of("env/cells") >= 1.0 && (128.0..1152.0).contains(&of("env/x")), "{line}");
 }
 
 #[test]
