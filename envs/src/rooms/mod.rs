@@ -48,6 +48,9 @@ pub enum Start {
 pub struct RoomsConfig {
     /// Where episodes begin.
     pub start: Start,
+    /// At the armour the player is put to another start and goes on, so that every episode lasts as long as its limit:
+    /// neither living nor ending then pays by itself.
+    pub endless: bool,
     /// Share of the image, in `[0, 1]`, that shows uniform noise in place of the maze: so many rows from the
     /// top.
     pub noise: f64,
@@ -59,7 +62,7 @@ pub struct RoomsConfig {
 
 impl Default for RoomsConfig {
     fn default() -> Self {
-        Self { start: Start::Dense, noise: 0.0, frames: 4, size: 42 }
+        Self { start: Start::Dense, endless: false, noise: 0.0, frames: 4, size: 42 }
     }
 }
 
@@ -74,8 +77,8 @@ impl Default for RoomsConfig {
 /// - Action: 0 nothing, 1 forward, 2 turn right, 3 turn left; each held for 4 ticks of 1/35 s. Walking gathers
 ///   speed up to 8.3 units a tick (a room is 160 wide), turning speeds up from 1.8° to 3.5° a tick.
 /// - Reward: −0.0001 a tick and +1 for the armour.
-/// - Terminates at the armour.
-/// - Info: `x` and `y`, map units; `cells`, how many of 64 × 64 units the episode has seen.
+/// - Terminates at the armour; if it is endless, goes on at another start with images as at an episode's beginning.
+/// - Info: `x` and `y`, map units; `cells`, how many of 64 × 64 units the episode has seen; `found`, armours.
 pub struct Rooms {
     config: RoomsConfig,
     player: Player,
@@ -83,6 +86,8 @@ pub struct Rooms {
     /// Seed of the episode, and images drawn in it.
     seed: u64,
     drawn: u64,
+    /// Armours found in the episode.
+    found: u32,
     /// Noise of the next image: a function of the two.
     noise: ChaCha8Rng,
     noise_bytes: usize,
@@ -125,6 +130,7 @@ impl Rooms {
             trail: Trail::default(),
             seed: 0,
             drawn: 0,
+            found: 0,
             noise: noise_of(0),
             noise_bytes: (noise * size as f64).round() as usize * size,
             images: vec![0; bytes],
@@ -136,14 +142,15 @@ impl Rooms {
         })
     }
 
-    /// From recipe arguments: `start` ("dense", "sparse" or "very_sparse"), `noise` (a share, default 0),
-    /// `frames` (default 4), `size` (default 42).
+    /// From recipe arguments: `start` ("dense", "sparse" or "very_sparse"), `endless` (default false), `noise` (a share,
+    /// default 0), `frames` (default 4), `size` (default 42).
     pub fn from_args(args: &toml::Table) -> Result<Self> {
-        let args = Arguments::new(Self::ID, args, &["start", "noise", "frames", "size"])?;
+        let args = Arguments::new(Self::ID, args, &["start", "endless", "noise", "frames", "size"])?;
         let starts = [("dense", Start::Dense), ("sparse", Start::Sparse), ("very_sparse", Start::VerySparse)];
         let default = RoomsConfig::default();
         Self::new(RoomsConfig {
             start: args.choice("start", &starts, default.start)?,
+            endless: args.flag("endless", default.endless)?,
             noise: args.number("noise", default.noise)?,
             frames: args.count("frames", default.frames)?,
             size: args.count("size", default.size)?,
@@ -153,6 +160,22 @@ impl Rooms {
     /// Where the player is: map units to the east and to the north of Doom's origin.
     pub fn position(&self) -> [f64; 2] {
         self.player.position
+    }
+
+    /// Puts the player to a start of the episode: its first, or the one after so many armours.
+    fn place(&mut self) {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        // The second stream is the noise's.
+        rng.set_stream(if self.found == 0 { 0 } else { u64::from(self.found) + 1 });
+        // Ranges of the original's fractions of a turn: 0 to 1, 0 to 0.01, 0.49 to 0.51.
+        let (spot, angle) = match self.config.start {
+            Start::Dense => (rng.random_range(0..SPOTS.len()), rng.random()),
+            Start::Sparse => (SPARSE, rng.random_range(0..=655)),
+            Start::VerySparse => (VERY_SPARSE, rng.random_range(32_113..=33_423)),
+        };
+        self.player = Player::at(SPOTS[spot], angle);
+        self.trail.mark(self.player.position);
+        self.images.fill(0);
     }
 
     /// Draws what the player sees now as the newest image, and writes the observation.
@@ -190,18 +213,9 @@ impl Env for Rooms {
     }
 
     fn reset(&mut self, seed: u64, observation: LeafMut) -> Result<()> {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        // Ranges of the original's fractions of a turn: 0 to 1, 0 to 0.01, 0.49 to 0.51.
-        let (spot, angle) = match self.config.start {
-            Start::Dense => (rng.random_range(0..SPOTS.len()), rng.random()),
-            Start::Sparse => (SPARSE, rng.random_range(0..=655)),
-            Start::VerySparse => (VERY_SPARSE, rng.random_range(32_113..=33_423)),
-        };
-        self.player = Player::at(SPOTS[spot], angle);
+        (self.seed, self.drawn, self.found, self.noise) = (seed, 0, 0, noise_of(seed));
         self.trail = Trail::default();
-        self.trail.mark(self.player.position);
-        (self.seed, self.drawn, self.noise) = (seed, 0, noise_of(seed));
-        self.images.fill(0);
+        self.place();
         self.observe(observation);
         Ok(())
     }
@@ -220,7 +234,11 @@ impl Env for Rooms {
             step.reward += LIVING;
             if self.player.at_goal() {
                 step.reward += GOAL_REWARD;
-                step.terminated = true;
+                self.found += 1;
+                step.terminated = !self.config.endless;
+                if self.config.endless {
+                    self.place();
+                }
                 break;
             }
         }
@@ -238,6 +256,7 @@ impl Env for Rooms {
             "x" => Some(self.player.position[0]),
             "y" => Some(self.player.position[1]),
             "cells" => Some(self.trail.cells().into()),
+            "found" => Some(self.found.into()),
             _ => None,
         }
     }
@@ -254,13 +273,14 @@ impl Env for Rooms {
         state.extend(self.trail.0.iter().flat_map(|word| word.to_le_bytes()));
         state.extend(self.seed.to_le_bytes());
         state.extend(self.drawn.to_le_bytes());
+        state.extend(self.found.to_le_bytes());
         state.extend(&self.images);
         Some(state)
     }
 
     fn load(&mut self, state: &[u8]) -> Result<()> {
         let refuse = |message: String| Error::CannotRestore { id: Self::ID.into(), message };
-        let expected = 32 + 2 + 1 + 32 + 8 + 8 + self.images.len();
+        let expected = 32 + 2 + 1 + 32 + 8 + 8 + 4 + self.images.len();
         let found = refuse(format!("its state has {expected} bytes, the saved one {}", state.len()));
         let parts = || {
             let (body, rest) = state.split_at_checked(32)?;
@@ -268,10 +288,12 @@ impl Env for Rooms {
             let (turning, rest) = rest.split_first()?;
             let (trail, rest) = rest.split_first_chunk::<32>()?;
             let (seed, rest) = rest.split_first_chunk()?;
-            let (drawn, images) = rest.split_first_chunk()?;
-            (images.len() == self.images.len()).then_some((body, angle, turning, trail, seed, drawn, images))
+            let (drawn, rest) = rest.split_first_chunk()?;
+            let (found, images) = rest.split_first_chunk()?;
+            let counts = (seed, drawn, found);
+            (images.len() == self.images.len()).then_some((body, angle, turning, trail, counts, images))
         };
-        let (body, angle, &turning, trail, seed, drawn, images) = parts().ok_or(found)?;
+        let (body, angle, &turning, trail, (seed, drawn, found), images) = parts().ok_or(found)?;
         let [x, y, vx, vy] = state::decode(Self::ID, body)?;
         if !WALKABLE[cell(x, y)] || vx.hypot(vy) > TOP_SPEED || turning > SLOW_TICKS {
             return Err(refuse(format!(
@@ -284,6 +306,7 @@ impl Env for Rooms {
             *word = u64::from_le_bytes(*bytes);
         }
         (self.seed, self.drawn) = (u64::from_le_bytes(*seed), u64::from_le_bytes(*drawn));
+        self.found = u32::from_le_bytes(*found);
         self.noise = noise_of(self.seed);
         // Each image has taken whole words of the generator.
         self.noise.set_word_pos(u128::from(self.drawn) * self.noise_bytes.div_ceil(4) as u128);

@@ -326,6 +326,38 @@ fn an_episode_is_a_function_of_seed_and_actions_and_comes_back() {
 }
 
 #[test]
+fn an_endless_episode_goes_on_at_another_start_and_comes_back() {
+    let config = RoomsConfig { endless: true, ..Default::default() };
+    let (mut game, ways) = (Game::new(config.clone()), ways());
+    game.reset(3);
+    let (mut starts, mut saved) = (vec![game.env.player.position], None);
+    let mut told = Vec::new();
+    for t in 0..1500 {
+        if starts.len() == 3 && saved.is_none() {
+            saved = Some((t, game.env.save().unwrap()));
+        }
+        let step = game.step(decide(&game.env.player, &ways));
+        assert!(!step.terminated && !step.truncated, "{step:?}");
+        if step.reward > 0.5 {
+            starts.push(game.env.player.position);
+            assert!(SPOTS.contains(&game.env.player.position));
+            // Only the newest picture is none of nothing.
+            assert!(game.images()[..3 * IMAGE].iter().all(|&byte| byte == 0));
+        }
+        told.push((step, game.images().to_vec()));
+    }
+    assert_eq!(game.env.info("found"), Some((starts.len() - 1) as f64));
+    starts.dedup();
+    assert!(starts.len() > 8, "{starts:?}");
+    let (from, saved) = saved.unwrap();
+    let mut again = Game::new(config);
+    again.env.load(&saved).unwrap();
+    for (step, images) in &told[from..] {
+        assert_eq!((again.step(decide(&again.env.player, &ways)), again.images()), (*step, images.as_slice()));
+    }
+}
+
+#[test]
 fn a_picture_changes_nothing() {
     let (mut watched, mut alone) = (starting(Start::Dense), starting(Start::Dense));
     watched.reset(2);
@@ -348,7 +380,7 @@ fn bad_states_are_refused() {
     let mut refusal = |state: &[u8]| game.env.load(state).unwrap_err().to_string();
     assert_eq!(
         refusal(&saved[1..]),
-        "environment `Rooms-v0` cannot be restored: its state has 7139 bytes, the saved one 7138"
+        "environment `Rooms-v0` cannot be restored: its state has 7143 bytes, the saved one 7142"
     );
     let with = |at: usize, value: f64| {
         let mut state = saved.clone();
@@ -380,8 +412,8 @@ fn the_limit_truncates() {
 #[test]
 fn arguments_are_read_strictly() {
     let make = |args: &str| Rooms::from_args(&args.parse().unwrap());
-    let env = make("start = \"very_sparse\"\nnoise = 0.4\nframes = 1\nsize = 84").unwrap();
-    let expected = RoomsConfig { start: Start::VerySparse, noise: 0.4, frames: 1, size: 84 };
+    let env = make("start = \"very_sparse\"\nendless = true\nnoise = 0.4\nframes = 1\nsize = 84").unwrap();
+    let expected = RoomsConfig { start: Start::VerySparse, endless: true, noise: 0.4, frames: 1, size: 84 };
     assert_eq!(env.config, expected);
     assert_eq!(env.observation_space().shape(), [1, 84, 84]);
     assert_eq!(make("").unwrap().config, RoomsConfig::default());
