@@ -440,6 +440,7 @@ mod tests {
             reward: Tensor::from_slice(reward).view([3, 2]),
             terminated: bools(&[false, false, false, true, false, false]),
             truncated: bools(&[false; 6]),
+            memory: None,
             absorbing: None,
             start: bools(&[true, true, false, false, false, true]),
             valid: bools(&[true; 6]),

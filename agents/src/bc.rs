@@ -248,6 +248,7 @@ mod tests {
             log_std: 0.0,
             masked: false,
             box_head: BoxHead::Gaussian,
+            memory: None,
         };
         let policy = ActorCritic::new(spec, &mut Stream::new(0, "init", 0, 0)).unwrap();
         Bc::new(config, policy, &demonstrations, None, 0).unwrap()

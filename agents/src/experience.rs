@@ -326,6 +326,7 @@ pub(crate) mod tests {
             log_std: 0.0,
             masked: false,
             box_head,
+            memory: None,
         };
         ActorCritic::new(spec, &mut Stream::new(0, "init", 0, 0)).unwrap()
     }

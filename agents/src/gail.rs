@@ -347,6 +347,7 @@ mod tests {
             reward: Tensor::zeros([count], (Kind::Float, Device::Cpu)),
             terminated: bools(0.0),
             truncated: bools(0.0),
+            memory: None,
             absorbing: None,
             start: bools(0.0),
             valid: bools(1.0),

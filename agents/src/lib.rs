@@ -1,5 +1,6 @@
 //! Learners, reward signals and demonstrations: each file one idea, read top to bottom like its paper.
 
+mod a2c;
 mod agent;
 mod bc;
 mod critics;
@@ -21,6 +22,7 @@ mod ppo;
 mod python_signal;
 mod replay;
 mod rnd;
+mod rows;
 mod sac;
 mod td3;
 mod transitions;
@@ -30,6 +32,7 @@ mod vae;
 mod value;
 mod verdict;
 
+pub use a2c::{A2c, A2cConfig, Descent};
 pub use agent::{Agent, Evaluation, Returns, mean_std};
 pub use bc::{Bc, BcConfig};
 pub use critics::{CriticLosses, Critics};

@@ -1,19 +1,18 @@
 //! Proximal policy optimisation (Schulman et al. 2017) with the details that published results rest on
 //! (Huang et al. 2022, "The 37 implementation details").
 
-use crate::fused::{FusedPpo, Minibatch};
+use crate::fused::FusedPpo;
 use crate::learner::Learner;
-use imago::memory::{leaf_of, slice};
-use imago::nn::{ActorCritic, Adam};
-use imago::rollout::{AdvantageInput, Batch, generalised_advantage};
+use crate::rows::{Rows, evaluate_sequences, plain};
+use imago::nn::{ActorCritic, Adam, Evaluated};
+use imago::rollout::Batch;
 use imago::run::profile::{Phase, timed};
 use imago::run::{Log, State};
 use imago::signal::{Moment, Signals, When};
 use imago::{Error, Result, Stream};
-use imago_envs::Leaf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// Settings of [`Ppo`]. Defaults are Stable-Baselines3's for vector observations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -115,7 +114,7 @@ pub fn approximate_kl(log_ratio: &Tensor) -> f64 {
 }
 
 /// (Â − mean) / (deviation + 1e-8), `[B]`; unchanged if there is only one.
-fn standardised(advantage: &Tensor) -> Tensor {
+pub(crate) fn standardised(advantage: &Tensor) -> Tensor {
     match advantage.size()[0] {
         0 | 1 => advantage.shallow_clone(),
         _ => (advantage - advantage.mean(Kind::Float)) / (advantage.std(true) + 1e-8),
@@ -123,7 +122,7 @@ fn standardised(advantage: &Tensor) -> Tensor {
 }
 
 /// Rewards of each value head within ± `clip`.
-fn clipped(rewards: Vec<Tensor>, clip: Option<f64>) -> Vec<Tensor> {
+pub(crate) fn clipped(rewards: Vec<Tensor>, clip: Option<f64>) -> Vec<Tensor> {
     match clip {
         Some(clip) => rewards.iter().map(|reward| reward.clamp(-clip, clip)).collect(),
         None => rewards,
@@ -145,73 +144,6 @@ pub struct Losses {
     pub clip_fraction: f64,
 }
 
-/// A rollout flattened to `[B]` rows, ready to be shuffled.
-struct Rows {
-    /// Where in the rollout they are, `t · N + n`: observations are read when they are needed.
-    index: Tensor,
-    action: Tensor,
-    /// What was allowed, `[B, choices]`.
-    mask: Option<Tensor>,
-    log_prob: Tensor,
-    /// `[B]`, summed over value heads.
-    advantage: Tensor,
-    /// `[B, H]`
-    value: Tensor,
-    /// `[B, H]`
-    returns: Tensor,
-}
-
-impl Rows {
-    fn map(&self, f: impl Fn(&Tensor) -> Tensor) -> Self {
-        Self {
-            index: f(&self.index),
-            action: f(&self.action),
-            mask: self.mask.as_ref().map(&f),
-            log_prob: f(&self.log_prob),
-            advantage: f(&self.advantage),
-            value: f(&self.value),
-            returns: f(&self.returns),
-        }
-    }
-
-    /// `count` rows from `start` in plain memory; `input` is what the fast path reads of their observations.
-    fn plain<'a>(&'a self, input: Leaf<'a>, start: usize, count: usize) -> Minibatch<'a> {
-        let floats = |x: &'a Tensor| plain(x, start, count).f32();
-        Minibatch {
-            input,
-            action: plain(&self.action, start, count),
-            log_prob: floats(&self.log_prob),
-            advantage: floats(&self.advantage),
-            value: floats(&self.value),
-            returns: floats(&self.returns),
-        }
-    }
-
-    fn tensors(&self, rollout: &Batch) -> Vec<(String, Tensor)> {
-        [
-            ("observation", &rollout.gather_observation(&self.index)),
-            ("action", &self.action),
-            ("log_prob", &self.log_prob),
-            ("advantage", &self.advantage),
-            ("value", &self.value),
-            ("return", &self.returns),
-        ]
-        .map(|(name, tensor)| (name.into(), tensor.detach().copy()))
-        .into()
-    }
-}
-
-/// `count` rows of `x` from `start` in plain memory.
-fn plain(x: &Tensor, start: usize, count: usize) -> Leaf<'_> {
-    let width = x.size()[1..].iter().product::<i64>() as usize;
-    let range = start * width..(start + count) * width;
-    match leaf_of(x) {
-        Leaf::F32(values) => Leaf::F32(&values[range]),
-        Leaf::U8(values) => Leaf::U8(&values[range]),
-        Leaf::I64(values) => Leaf::I64(&values[range]),
-    }
-}
-
 /// The learner: a policy and how it improves.
 pub struct Ppo {
     config: PpoConfig,
@@ -230,49 +162,6 @@ impl Ppo {
         Self { config, policy, adam, fused }
     }
 
-    /// Advantages and returns of every value head; advantages are summed, invalid rows dropped.
-    fn advantages(&self, rollout: &Batch, rewards: &[Tensor], signals: &Signals) -> Result<Rows> {
-        let missing = || Error::Invalid("PPO needs rollouts with values and log-probabilities".into());
-        let (values, log_prob) =
-            (rollout.values.as_ref().ok_or_else(missing)?, rollout.log_prob.as_ref().ok_or_else(missing)?);
-        let true_next = rollout.next_values().ok_or_else(missing)?;
-        let (steps, envs) = (true_next.size()[0], true_next.size()[1]);
-        let never = vec![false; (steps * envs) as usize];
-        let (mut advantage, mut returns) = (Vec::new(), Vec::new());
-        for (h, head) in signals.heads.iter().enumerate() {
-            let column = |x: &Tensor| x.select(2, h as i64).contiguous();
-            let value = column(&values.narrow(0, 0, steps));
-            // Returns that do not end with the episode go on with the value of what the policy saw next.
-            let next = if head.episodic { column(&true_next) } else { column(&values.narrow(0, 1, steps)) };
-            let ends = |flags| if head.episodic { slice::<bool>(flags) } else { &never };
-            let estimated = generalised_advantage(&AdvantageInput {
-                envs: envs as usize,
-                reward: slice(&rewards[h]),
-                value: slice(&value),
-                next_value: slice(&next),
-                terminated: ends(&rollout.terminated),
-                truncated: ends(&rollout.truncated),
-                valid: slice(&rollout.valid),
-                discount: head.discount as f32,
-                lambda: self.config.gae_lambda as f32,
-            });
-            let estimated = Tensor::from_slice(&estimated);
-            returns.push(&estimated + value.view(-1));
-            advantage.push(estimated);
-        }
-        let rows = Rows {
-            index: Tensor::arange(steps * envs, (Kind::Int64, Device::Cpu)),
-            action: rollout.flat_action(),
-            mask: rollout.flat_action_mask(),
-            log_prob: log_prob.flatten(0, 1),
-            advantage: Tensor::stack(&advantage, 1).sum_dim_intlist([1i64].as_slice(), false, Kind::Float),
-            value: values.narrow(0, 0, steps).flatten(0, 1),
-            returns: Tensor::stack(&returns, 1),
-        };
-        let valid = rollout.valid_index();
-        Ok(if valid.size()[0] < steps * envs { rows.map(|x| x.index_select(0, &valid)) } else { rows })
-    }
-
     /// The observations of the rows `index` as a gradient reads them.
     fn input(&self, rollout: &Batch, index: &Tensor) -> Tensor {
         let observation = rollout.gather_observation(index);
@@ -282,74 +171,135 @@ impl Ppo {
     /// `epochs` passes of clipped gradient steps over the rows.
     fn improve(&mut self, rollout: &Batch, rows: &Rows, now: Moment, log: &mut Log) -> Result<()> {
         let mut rng = Stream::new(now.seed, "minibatches", 0, now.iteration);
-        let count = rows.advantage.size()[0];
         let anneal = if self.config.anneal_learning_rate { 1.0 - now.progress } else { 1.0 };
         let learning_rate = self.config.learning_rate * anneal;
-        let size = (self.config.minibatch_size as i64).clamp(1, count.max(1));
-        'epochs: for _ in 0..self.config.epochs {
-            // Shuffled once an epoch, so that minibatches are views.
-            let order = Tensor::from_slice(&rng.permutation(count as usize));
-            let shuffled = rows.map(|x| x.index_select(0, &order));
-            // Statistics stand still during an update: what the networks read is computed once an epoch, except for
-            // stacks of frames, which would be many times the rollout.
-            let whole = rollout.stacking.is_none().then(|| self.input(rollout, &shuffled.index));
-            for start in (0..count).step_by(size as usize) {
-                let size = size.min(count - start);
-                let gathered;
-                let (input, first) = match &whole {
-                    Some(whole) => (whole, start),
-                    None => {
-                        gathered = self.input(rollout, &shuffled.index.narrow(0, start, size));
-                        (&gathered, 0)
-                    }
-                };
-                let losses = match &mut self.fused {
-                    Some(fused) => {
-                        let input = plain(input, first as usize, size as usize);
-                        let minibatch = shuffled.plain(input, start as usize, size as usize);
-                        fused.gradient(&mut self.policy, &minibatch, &self.config)
-                    }
-                    None => {
-                        let minibatch = shuffled.map(|x| x.narrow(0, start, size));
-                        self.gradient(&input.narrow(0, first, size), &minibatch)?
-                    }
-                };
-                if self.config.target_kl.is_some_and(|target| losses.approximate_kl > 1.5 * target) {
-                    break 'epochs;
-                }
-                let norm = self.policy.parameters.clip_gradient(self.config.max_gradient_norm);
-                if !norm.is_finite() {
-                    let minibatch = shuffled.map(|x| x.narrow(0, start, size));
-                    return Err(self.policy.parameters.diverged("policy", minibatch.tensors(rollout)));
-                }
-                self.adam.update(&mut self.policy.parameters, learning_rate);
-                log.scalar("policy/loss", losses.policy);
-                log.scalar("policy/entropy", losses.entropy);
-                log.scalar("policy/approximate_kl", losses.approximate_kl);
-                log.scalar("policy/clip_fraction", losses.clip_fraction);
-                log.scalar("policy/gradient_norm", norm);
-                log.scalar("value/loss", losses.value);
+        let valid = rows.valid(rollout);
+        for _ in 0..self.config.epochs {
+            let goes_on = match self.policy.memory() {
+                0 => self.epoch(rollout, &valid, learning_rate, &mut rng, log)?,
+                _ => self.epoch_of_sequences(rollout, rows, learning_rate, &mut rng, log)?,
+            };
+            if !goes_on {
+                break;
             }
         }
         log.scalar("policy/learning_rate", learning_rate);
-        if count > 0 {
+        if valid.len() > 0 {
             let first = |heads: &Tensor| heads.select(1, 0);
             log.scalar(
                 "value/explained_variance",
-                explained_variance(&first(&rows.value), &first(&rows.returns)),
+                explained_variance(&first(&valid.value), &first(&valid.returns)),
             );
         }
         if !self.policy.parameters.is_finite() {
-            return Err(self.policy.parameters.diverged("policy", rows.tensors(rollout)));
+            return Err(self.policy.parameters.diverged("policy", valid.tensors(rollout)));
         }
         Ok(())
     }
 
+    /// One pass over the rows, shuffled; whether there may be another one.
+    fn epoch(
+        &mut self,
+        rollout: &Batch,
+        rows: &Rows,
+        learning_rate: f64,
+        rng: &mut Stream,
+        log: &mut Log,
+    ) -> Result<bool> {
+        let count = rows.len();
+        let size = (self.config.minibatch_size as i64).clamp(1, count.max(1));
+        // Shuffled once an epoch, so that minibatches are views.
+        let shuffled = rows.at(&Tensor::from_slice(&rng.permutation(count as usize)));
+        // Statistics stand still during an update: what the networks read is computed once an epoch, except for
+        // stacks of frames, which would be many times the rollout.
+        let whole = rollout.stacking.is_none().then(|| self.input(rollout, &shuffled.index));
+        for start in (0..count).step_by(size as usize) {
+            let size = size.min(count - start);
+            let gathered;
+            let (input, first) = match &whole {
+                Some(whole) => (whole, start),
+                None => {
+                    gathered = self.input(rollout, &shuffled.index.narrow(0, start, size));
+                    (&gathered, 0)
+                }
+            };
+            let minibatch = || shuffled.map(|x| x.narrow(0, start, size));
+            let losses = match &mut self.fused {
+                Some(fused) => {
+                    let input = plain(input, first as usize, size as usize);
+                    let minibatch = shuffled.plain(input, start as usize, size as usize);
+                    fused.gradient(&mut self.policy, &minibatch, &self.config)
+                }
+                None => {
+                    let (minibatch, observation) = (minibatch(), input.narrow(0, first, size));
+                    let mask = minibatch.mask.as_ref();
+                    let evaluated = self.policy.evaluate_masked(&observation, mask, &minibatch.action);
+                    self.gradient(evaluated, &minibatch)?
+                }
+            };
+            if !self.descend(&losses, learning_rate, log, || minibatch().tensors(rollout))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// As [`Ppo::epoch`] for a policy with a memory: a minibatch is all that some of the environments have done, step by
+    /// step from what the policy remembered before the rollout; of as many environments as come nearest to
+    /// `minibatch_size` from below, but one at least.
+    fn epoch_of_sequences(
+        &mut self,
+        rollout: &Batch,
+        rows: &Rows,
+        learning_rate: f64,
+        rng: &mut Stream,
+        log: &mut Log,
+    ) -> Result<bool> {
+        let [steps, envs] = rollout.reward.size()[..] else { return Ok(true) };
+        let size = (self.config.minibatch_size / steps as usize).clamp(1, envs as usize);
+        for chosen in rng.permutation(envs as usize).chunks(size) {
+            let chosen = Tensor::from_slice(chosen);
+            let (evaluated, minibatch) = evaluate_sequences(&self.policy, rollout, rows, &chosen);
+            if minibatch.len() == 0 {
+                continue;
+            }
+            let losses = self.gradient(evaluated, &minibatch)?;
+            if !self.descend(&losses, learning_rate, log, || minibatch.tensors(rollout))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// One step along the gradient, unless the policy has moved too far already: whether it has not. `minibatch` is
+    /// dumped if the gradient is not finite.
+    fn descend(
+        &mut self,
+        losses: &Losses,
+        learning_rate: f64,
+        log: &mut Log,
+        minibatch: impl Fn() -> Vec<(String, Tensor)>,
+    ) -> Result<bool> {
+        if self.config.target_kl.is_some_and(|target| losses.approximate_kl > 1.5 * target) {
+            return Ok(false);
+        }
+        let norm = self.policy.parameters.clip_gradient(self.config.max_gradient_norm);
+        if !norm.is_finite() {
+            return Err(self.policy.parameters.diverged("policy", minibatch()));
+        }
+        self.adam.update(&mut self.policy.parameters, learning_rate);
+        log.scalar("policy/loss", losses.policy);
+        log.scalar("policy/entropy", losses.entropy);
+        log.scalar("policy/approximate_kl", losses.approximate_kl);
+        log.scalar("policy/clip_fraction", losses.clip_fraction);
+        log.scalar("policy/gradient_norm", norm);
+        log.scalar("value/loss", losses.value);
+        Ok(true)
+    }
+
     /// The loss's gradient in a minibatch, by autograd.
-    fn gradient(&mut self, observation: &Tensor, minibatch: &Rows) -> Result<Losses> {
+    fn gradient(&mut self, evaluated: Evaluated, minibatch: &Rows) -> Result<Losses> {
         let config = &self.config;
-        let mask = minibatch.mask.as_ref();
-        let evaluated = self.policy.evaluate_masked(observation, mask, &minibatch.action);
         let log_ratio = evaluated.log_prob - &minibatch.log_prob;
         let advantage = match config.normalise_advantage {
             true => standardised(&minibatch.advantage),
@@ -388,11 +338,11 @@ impl Learner for Ppo {
             Ok::<_, Error>(clipped(rewards, self.config.total_reward_clip))
         })?;
         timed(Phase::Update, || {
-            let rows = self.advantages(&rollout, &rewards, signals)?;
+            let rows = Rows::of(&rollout, &rewards, signals, self.config.gae_lambda)?;
             self.improve(&rollout, &rows, now, log)?;
             if self.policy.normaliser.is_some() {
                 // Not before: the stored log-probabilities were computed with the old statistics.
-                self.policy.update_normaliser(&rollout.gather_observation(&rows.index));
+                self.policy.update_normaliser(&rollout.gather_observation(&rollout.valid_index()));
             }
             Ok::<_, Error>(())
         })?;
@@ -418,10 +368,11 @@ pub(crate) fn explained_variance(value: &Tensor, returns: &Tensor) -> f64 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use imago::memory::slice_mut;
+    use imago::memory::{leaf_of, slice, slice_mut};
     use imago::nn::{Activation, BoxHead, PolicySpec, TorsoKind, TorsoSpec};
     use imago_envs::{Dtype, Space};
     use proptest::prelude::*;
+    use tch::Device;
 
     fn near(tensor: Tensor, wanted: f64) {
         assert!((tensor.double_value(&[]) - wanted).abs() < 1e-6, "{tensor:?} is not {wanted}");
@@ -534,6 +485,7 @@ mod tests {
                 log_std,
                 masked: false,
                 box_head: BoxHead::Gaussian,
+                memory: None,
             };
             let config = PpoConfig {
                 clip, value_clip, entropy_coefficient, value_coefficient, normalise_advantage, ..Default::default()
@@ -547,7 +499,8 @@ mod tests {
             // A shared torso without a layer of its own is left to autograd.
             prop_assume!(ppo.fused.is_some());
 
-            let theirs = ppo.gradient(&observation, &rows).unwrap();
+            let evaluated = ppo.policy.evaluate(&observation, &rows.action);
+            let theirs = ppo.gradient(evaluated, &rows).unwrap();
             let wanted = slice::<f32>(&ppo.policy.parameters.gradient).to_vec();
             let read = ppo.policy.input(&observation);
             let mut fused = ppo.fused.take().unwrap();

@@ -302,6 +302,7 @@ mod tests {
             log_std: 0.0,
             masked: false,
             box_head: BoxHead::SquashedGaussian,
+            memory: None,
         };
         let policy = ActorCritic::new(spec, rng).unwrap();
         let replay = ReplayConfig { absorbing, replay_size: 10, ..Default::default() };

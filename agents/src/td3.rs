@@ -248,6 +248,7 @@ mod tests {
             log_std: 0.0,
             masked: false,
             box_head: BoxHead::Deterministic { noise: config.exploration_noise },
+            memory: None,
         };
         let policy = ActorCritic::new(spec, rng).unwrap();
         let replay = ReplayConfig { absorbing, replay_size: 10, ..Default::default() };

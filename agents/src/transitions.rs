@@ -202,6 +202,7 @@ pub(crate) mod tests {
             reward: Tensor::zeros([3, 2], (Kind::Float, Device::Cpu)),
             terminated: bools([false, false, false, true, false, false]),
             truncated: bools([false; 6]),
+            memory: None,
             absorbing: None,
             start: bools([true, true, false, false, false, true]),
             valid: bools([true, true, true, true, false, true]),

@@ -81,6 +81,7 @@ fn spec(normalise: bool) -> PolicySpec {
         log_std: 0.0,
         masked: false,
         box_head: BoxHead::Gaussian,
+        memory: None,
     }
 }
 

@@ -158,6 +158,7 @@ fn agent(curiosity: Curiosity, seed: u64, total: u64) -> Agent {
         log_std: 0.0,
         masked: false,
         box_head: BoxHead::Gaussian,
+        memory: None,
     };
     let collecting = CollectorSpec {
         policy: policy.clone(),

@@ -95,6 +95,7 @@ fn agent(
             Kind::Sac(_) => BoxHead::SquashedGaussian,
             Kind::Td3(config) => BoxHead::Deterministic { noise: config.exploration_noise },
         },
+        memory: None,
     };
     let random_rollouts = replay.learning_starts.div_ceil(16);
     let collecting = CollectorSpec {
@@ -168,6 +169,7 @@ fn expert() -> Demonstrations {
         log_std: 0.0,
         masked: false,
         box_head: BoxHead::Deterministic { noise: 0.1 },
+        memory: None,
     };
     let mut policy = ActorCritic::new(spec, &mut Stream::new(0, "expert", 0, 0)).unwrap();
     // Nothing counts but the last bias: tanh 2 everywhere.

@@ -33,6 +33,7 @@ mod seals_cartpole;
 mod space;
 mod state;
 mod time_limit;
+mod tmaze;
 pub mod wrappers;
 
 pub use acrobot::{Acrobot, AcrobotVersion};
@@ -56,3 +57,4 @@ pub use row::{Fault, Finals, Row, RowBuf};
 pub use seals_cartpole::SealsCartPole;
 pub use space::{Dtype, Leaf, LeafBuf, LeafMut, Space};
 pub use time_limit::TimeLimit;
+pub use tmaze::TMaze;

@@ -7,7 +7,7 @@ use crate::mujoco::{self, Mujoco};
 use crate::wrappers;
 use crate::{
     Acrobot, AcrobotVersion, CartPole, Gymnasium, GymnasiumVector, MountainCar, MountainCarContinuous,
-    Pendulum, Rooms, SealsCartPole, TimeLimit,
+    Pendulum, Rooms, SealsCartPole, TMaze, TimeLimit,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ pub struct Registry {
 
 impl Registry {
     /// The native environments: every classic one of Gymnasium, in the version of today and in that of the GAIL
-    /// paper, and those of fixed length from the seals package; and the game Rooms.
+    /// paper, and those of fixed length from the seals package; the T-maze; and the game Rooms.
     pub fn builtin() -> Self {
         let mut registry = Self::default();
         for (version, limit, description) in [
@@ -87,6 +87,12 @@ impl Registry {
             "find the armour in nine rooms, from pixels; laid out like VizDoom's MyWayHome; at most 525 steps",
             Some(Rooms::LIMIT),
             Rooms::from_args,
+        );
+        registry.register(
+            TMaze::ID,
+            "remember a sign until the fork at the end of a corridor; at most 100 steps",
+            Some(100),
+            TMaze::from_args,
         );
         registry.register(
             SealsCartPole::ID,

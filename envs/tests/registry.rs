@@ -28,6 +28,7 @@ fn lists_what_it_has() {
         "MountainCarContinuous-v0",
         "Pendulum-v1",
         "Rooms-v0",
+        "TMaze-v0",
         "seals/CartPole-v0",
         "seals/MountainCar-v0",
     ];
@@ -132,6 +133,7 @@ fn names_the_arguments_there_are() {
         ("Acrobot-v0", "g = 1", "no arguments"),
         ("CartPole-v0", "g = 1", "`sutton_barto_reward`"),
         ("seals/MountainCar-v0", "g = 1", "`goal_velocity`"),
+        ("TMaze-v0", "g = 1", "`length`"),
         ("MountainCarContinuous-v0", "g = 1", "`goal_velocity`"),
     ] {
         let expected = format!("environment `{id}`: argument `g`: unknown; this environment takes {takes}");

@@ -5,7 +5,7 @@ mod single;
 
 use imago_envs::{
     Acrobot, AcrobotVersion, CartPole, Each, Env, Error, Leaf, LeafBuf, LeafMut, MountainCar,
-    MountainCarContinuous, Pendulum, Registry, Result, SealsCartPole, Space, Step, TimeLimit, VecEnv,
+    MountainCarContinuous, Pendulum, Registry, Result, SealsCartPole, Space, Step, TMaze, TimeLimit, VecEnv,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -54,6 +54,7 @@ fn native_environments_come_back() {
     comes_back(SealsCartPole::new);
     comes_back(|| Acrobot::new(AcrobotVersion::V0));
     comes_back(|| Acrobot::new(AcrobotVersion::V1));
+    comes_back(|| TMaze::new(4));
     comes_back(|| MountainCar::new(0.01));
     comes_back(|| MountainCar::seals(0.0));
     comes_back(|| MountainCarContinuous::new(0.0));

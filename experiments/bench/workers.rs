@@ -66,6 +66,7 @@ fn measure(arguments: &Arguments) -> Result<serde_json::Value> {
         log_std: 0.0,
         masked: false,
         box_head: BoxHead::Gaussian,
+        memory: None,
     };
     drop(one);
     let collecting = CollectorSpec {

@@ -15,8 +15,8 @@ use imago::rollout::{Collector, CollectorSpec, Launch, leaf_tensor};
 use imago::run::Train;
 use imago::signal::{Extrinsic, RewardSignal, Signals, Stacked, ValueHead};
 use imago_agents::{
-    Agent, Bc, Dac, Demonstrations, Disagreement, E3b, Evaluation, Gail, Icm, Learner, Ppo, PythonSignal,
-    Rnd, Sac, Td3, Trpo,
+    A2c, Agent, Bc, Dac, Demonstrations, Disagreement, E3b, Evaluation, Gail, Icm, Learner, Ppo,
+    PythonSignal, Rnd, Sac, Td3, Trpo,
 };
 use imago_envs::{EnvSpec, LeafBuf, Space, VecEnv};
 use std::path::{Path, PathBuf};
@@ -218,6 +218,7 @@ fn agent(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>> {
     let (observation, action) = (observation.clone(), action.clone());
     let discount = match &recipe.learner {
         LearnerConfig::Ppo(config) => config.discount,
+        LearnerConfig::A2c(config) => config.discount,
         LearnerConfig::Trpo(config) => config.discount,
         LearnerConfig::Sac(replay, _) | LearnerConfig::Td3(replay, _) => replay.discount,
         LearnerConfig::Bc(..) | LearnerConfig::Dcgan(_) => bail!("this learner does not act"),
@@ -241,7 +242,11 @@ fn agent(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>> {
             let noise = config.exploration_noise;
             (policy.value_heads, policy.box_head) = (0, BoxHead::Deterministic { noise });
         }
-        LearnerConfig::Ppo(_) | LearnerConfig::Trpo(_) | LearnerConfig::Bc(..) | LearnerConfig::Dcgan(_) => {}
+        LearnerConfig::Ppo(_)
+        | LearnerConfig::A2c(_)
+        | LearnerConfig::Trpo(_)
+        | LearnerConfig::Bc(..)
+        | LearnerConfig::Dcgan(_) => {}
     }
     let rollout = (recipe.rollout.envs * recipe.rollout.steps) as u64;
     let collecting = CollectorSpec {
@@ -263,6 +268,7 @@ fn agent(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>> {
     let weights = |purpose| Stream::new(seed, purpose, 0, 0);
     let learner: Box<dyn Learner> = match recipe.learner.clone() {
         LearnerConfig::Ppo(config) => Box::new(Ppo::new(config, policy)),
+        LearnerConfig::A2c(config) => Box::new(A2c::new(config, policy)),
         LearnerConfig::Trpo(config) => Box::new(Trpo::new(config, policy, &mut weights("value weights"))?),
         LearnerConfig::Sac(replay, config) => {
             Box::new(Sac::new(replay, config, policy, &mut weights("critic weights"))?)

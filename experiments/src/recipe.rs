@@ -8,11 +8,11 @@ use crate::strict::{Source, all_keys, apply_override, keys_of, kind_of, section}
 use anyhow::{Result, bail, ensure};
 use imago::generative::data::DataConfig;
 use imago::generative::gan::DcganConfig;
-use imago::nn::{Activation, BoxHead, PolicySpec, Precision, TorsoKind, TorsoSpec};
+use imago::nn::{Activation, BoxHead, CellKind, MemorySpec, PolicySpec, Precision, TorsoKind, TorsoSpec};
 use imago::signal::{RewardNorm, Schedule, When};
 use imago_agents::{
-    ActionInput, BcConfig, DacConfig, DemoSelection, DisagreementConfig, E3bConfig, GailConfig, IcmConfig,
-    PpoConfig, PythonSignalConfig, ReplayConfig, RndConfig, SacConfig, Td3Config, TrpoConfig,
+    A2cConfig, ActionInput, BcConfig, DacConfig, DemoSelection, DisagreementConfig, E3bConfig, GailConfig,
+    IcmConfig, PpoConfig, PythonSignalConfig, ReplayConfig, RndConfig, SacConfig, Td3Config, TrpoConfig,
 };
 use imago_envs::{EnvSpec, Space};
 use schemars::JsonSchema;
@@ -151,6 +151,14 @@ pub struct PolicyConfig {
     pub activation: Option<Activation>,
     /// One torso for policy and value.
     pub shared: Option<bool>,
+    /// A recurrent cell behind the torso (behind each, if they are two), so that the policy remembers what it has seen in
+    /// an episode: for learner.kind = "ppo" and "a2c". Off if absent.
+    #[schemars(extend("x-default" = "off"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<CellKind>,
+    /// Units of that cell.
+    #[schemars(range(min = 1, max = 65_536))]
+    pub memory_units: i64,
     /// Standardise vector observations by running statistics.
     pub normalise: bool,
     /// Begin those statistics with the demonstrations' observations, as Ho & Ermon's code (2016) does.
@@ -176,6 +184,8 @@ impl Default for PolicyConfig {
             hidden: None,
             activation: None,
             shared: None,
+            memory: None,
+            memory_units: 256,
             normalise: false,
             normalise_from_demos: false,
             cloning_steps: 0,
@@ -218,6 +228,7 @@ impl PolicyConfig {
             log_std: self.log_std,
             masked: false,
             box_head: BoxHead::Gaussian,
+            memory: self.memory.map(|kind| MemorySpec { kind, units: self.memory_units }),
         }
     }
 }
@@ -260,6 +271,8 @@ impl DemosConfig {
 pub enum LearnerConfig {
     /// kind = "ppo"
     Ppo(PpoConfig),
+    /// kind = "a2c"
+    A2c(A2cConfig),
     /// kind = "trpo"
     Trpo(TrpoConfig),
     /// kind = "sac"
@@ -278,6 +291,7 @@ impl LearnerConfig {
         match self {
             LearnerConfig::Sac(replay, _) | LearnerConfig::Td3(replay, _) => Some(replay),
             LearnerConfig::Ppo(_)
+            | LearnerConfig::A2c(_)
             | LearnerConfig::Trpo(_)
             | LearnerConfig::Bc(..)
             | LearnerConfig::Dcgan(_) => None,
@@ -484,6 +498,10 @@ impl Recipe {
                 source.check_keys("learner", table, &all_keys(&[keys_of::<PpoConfig>()]))?;
                 Ok(LearnerConfig::Ppo(source.read("learner", table)?))
             }
+            "a2c" => {
+                source.check_keys("learner", table, &all_keys(&[keys_of::<A2cConfig>()]))?;
+                Ok(LearnerConfig::A2c(source.read("learner", table)?))
+            }
             "trpo" => {
                 source.check_keys("learner", table, &all_keys(&[keys_of::<TrpoConfig>()]))?;
                 Ok(LearnerConfig::Trpo(source.read("learner", table)?))
@@ -508,10 +526,10 @@ impl Recipe {
                 Ok(LearnerConfig::Dcgan(source.read("learner", table)?))
             }
             other => {
-                let hint = nearest(other, ["ppo", "trpo", "sac", "td3", "bc", "dcgan"])
+                let hint = nearest(other, ["ppo", "a2c", "trpo", "sac", "td3", "bc", "dcgan"])
                     .map_or(String::new(), |k| format!("; did you mean \"{k}\"?"));
                 bail!(
-                    "{}: unknown learner \"{other}\"{hint} (known: ppo, trpo, sac, td3, bc, dcgan)",
+                    "{}: unknown learner \"{other}\"{hint} (known: ppo, a2c, trpo, sac, td3, bc, dcgan)",
                     source.place("learner.kind")
                 )
             }
@@ -590,6 +608,7 @@ impl Recipe {
         }
         match &self.learner {
             LearnerConfig::Ppo(_)
+            | LearnerConfig::A2c(_)
             | LearnerConfig::Trpo(_)
             | LearnerConfig::Sac(..)
             | LearnerConfig::Td3(..) => {
@@ -621,10 +640,21 @@ impl Recipe {
             check(stack.discount.is_none(), &format!("signal.{name}.discount"), why)?;
             check(stack.episodic, &format!("signal.{name}.episodic"), why)?;
         }
+        let on_policy = matches!(self.learner, LearnerConfig::Ppo(_) | LearnerConfig::A2c(_));
         check(
-            matches!(self.learner, LearnerConfig::Ppo(_)) || self.policy.freeze.is_empty(),
+            on_policy || self.policy.memory.is_none(),
+            "policy.memory",
+            "learns what to remember from whole sequences: use learner.kind = \"ppo\" or \"a2c\"",
+        )?;
+        check(
+            self.policy.memory.is_none() || self.policy.cloning_steps == 0,
+            "policy.cloning_steps",
+            "clones pairs, not sequences: leave policy.memory out",
+        )?;
+        check(
+            on_policy || self.policy.freeze.is_empty(),
             "policy.freeze",
-            "only learner.kind = \"ppo\" leaves parameters as they are",
+            "only learner.kind = \"ppo\" or \"a2c\" leaves parameters as they are",
         )?;
         check(
             self.run.from.is_none() || self.data.is_none(),
@@ -782,6 +812,7 @@ impl Recipe {
         }
         let learner = match &self.learner {
             LearnerConfig::Ppo(config) => kind("ppo", vec![table(config)?]),
+            LearnerConfig::A2c(config) => kind("a2c", vec![table(config)?]),
             LearnerConfig::Trpo(config) => kind("trpo", vec![table(config)?]),
             LearnerConfig::Sac(replay, config) => kind("sac", vec![table(replay)?, table(config)?]),
             LearnerConfig::Td3(replay, config) => kind("td3", vec![table(replay)?, table(config)?]),

@@ -11,8 +11,8 @@ use imago::generative::data::DataConfig;
 use imago::generative::gan::DcganConfig;
 use imago::nn::TorsoKind;
 use imago_agents::{
-    BcConfig, DacConfig, DisagreementConfig, E3bConfig, GailConfig, IcmConfig, PpoConfig, PythonSignalConfig,
-    ReplayConfig, RndConfig, SacConfig, Td3Config, TrpoConfig,
+    A2cConfig, BcConfig, DacConfig, DisagreementConfig, E3bConfig, GailConfig, IcmConfig, PpoConfig,
+    PythonSignalConfig, ReplayConfig, RndConfig, SacConfig, Td3Config, TrpoConfig,
 };
 use imago_envs::EnvSpec;
 use schemars::JsonSchema;
@@ -162,7 +162,7 @@ pub fn sections() -> Result<Vec<Section>> {
         let first = kind_key(
             json!({ "const": kind }),
             default,
-            "Which learner: \"ppo\", \"trpo\", \"sac\", \"td3\", \"bc\" or \"dcgan\".",
+            "Which learner: \"ppo\", \"a2c\", \"trpo\", \"sac\", \"td3\", \"bc\" or \"dcgan\".",
         );
         let keys = std::iter::once(first).chain(keys).collect();
         Section { name: "learner", kind: Some(kind), about: about.into(), keys }
@@ -200,6 +200,12 @@ pub fn sections() -> Result<Vec<Section>> {
         Section::of::<RolloutConfig>("rollout"),
         policy,
         learner("ppo", Some("\"ppo\""), "Proximal policy optimisation.", keys::<PpoConfig>()),
+        learner(
+            "a2c",
+            None,
+            "Advantage actor-critic: one step for each rollout, or one for each environment of it.",
+            keys::<A2cConfig>(),
+        ),
         learner("trpo", None, "Trust region policy optimisation.", keys::<TrpoConfig>()),
         learner(
             "sac",

@@ -59,6 +59,8 @@ pub enum Init {
         /// Its standard deviation.
         std: f64,
     },
+    /// 1 in the second of so many blocks of equal length, 0 in the others: the bias of a gate.
+    SecondOf(usize),
     /// Normal around 0 with this standard deviation; what lies more than two of them away is drawn again.
     TruncatedNormal(f64),
 }
@@ -331,6 +333,10 @@ impl Flat {
 fn initial(slot: &Slot, rng: &mut Stream) -> Vec<f32> {
     match slot.init {
         Init::Constant(value) => vec![value as f32; slot.len()],
+        Init::SecondOf(blocks) => {
+            let length = slot.len() / blocks;
+            (0..slot.len()).map(|i| if i / length.max(1) == 1 { 1.0 } else { 0.0 }).collect()
+        }
         Init::GlorotUniform => {
             let receptive: i64 = slot.shape[2..].iter().product();
             let fans = ((slot.shape[0] + slot.shape[1]) * receptive) as f32;

@@ -1,6 +1,7 @@
 //! Networks: parameters in one flat buffer, torsos, heads, normalisers, the actor-critic.
 
 mod adam;
+mod cell;
 mod compact;
 mod convolution;
 mod dense;
@@ -13,6 +14,7 @@ mod squash;
 mod torso;
 
 pub use adam::Adam;
+pub use cell::{Cell, CellKind};
 pub use compact::{Choice, Compact, CompactTrace, Decision, gaussian_log_prob, log_softmax};
 pub use convolution::{Convolutions, ImageTrace};
 pub use dense::{Dense, Trace, vectorised};
@@ -20,7 +22,7 @@ pub use distribution::Distribution;
 pub use flat::{Flat, Init, Layout, Slot};
 pub use normaliser::RunningNorm;
 pub use penalty::PenaltyScratch;
-pub use policy::{ActorCritic, Evaluated, Head, PolicySpec, Snapshot};
+pub use policy::{ActorCritic, Evaluated, Head, MemorySpec, PolicySpec, Snapshot};
 pub use squash::{Bounds, BoxHead, LOG_STD_RANGE, log_slope, log_slope_of, unit_rows};
 pub use torso::{
     Activation, Linear, Mlp, Precision, Torso, TorsoKind, TorsoSpec, features_of, standardised_features,

@@ -1,5 +1,6 @@
 //! The actor-critic: one description, from which learner and workers build the same network.
 
+use super::cell::{Cell, CellKind};
 use super::compact::{Choice, Compact, Decision};
 use super::dense::Dense;
 use super::distribution::Distribution;
@@ -33,6 +34,15 @@ pub enum Head {
     Joint,
 }
 
+/// A recurrent cell between torso and heads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemorySpec {
+    /// Which one.
+    pub kind: CellKind,
+    /// H.
+    pub units: i64,
+}
+
 /// Everything needed to build an [`ActorCritic`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PolicySpec {
@@ -57,9 +67,18 @@ pub struct PolicySpec {
     /// How it acts on boxes.
     #[serde(default)]
     pub box_head: BoxHead,
+    /// A memory of what was seen before in the episode, behind each torso.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemorySpec>,
 }
 
 impl PolicySpec {
+    /// S, floats of memory of one environment: 0 without memory.
+    pub fn memory_size(&self) -> i64 {
+        let cells = 1 + i64::from(!self.shared && self.value_heads > 0);
+        self.memory.map_or(0, |memory| cells * memory.kind.size(memory.units))
+    }
+
     /// The head that fits the action space.
     pub fn head(&self) -> Head {
         match self.action {
@@ -104,6 +123,8 @@ pub struct ActorCritic {
     pub normaliser: Option<RunningNorm>,
     torso: Torso,
     value_torso: Option<Torso>,
+    /// Behind the torsos, in their order; none without memory.
+    cells: Vec<Cell>,
     policy: Linear,
     log_std: Option<usize>,
     value: Option<Linear>,
@@ -153,11 +174,18 @@ impl ActorCritic {
         } else {
             Some(Torso::new(&mut layout, "value", &spec.torso, &spec.observation)?)
         };
+        let cell = |layout: &mut Layout, name: &str, torso: &Torso| {
+            let MemorySpec { kind, units } = spec.memory?;
+            Some(Cell::new(layout, &format!("{name}/memory"), kind, torso.features, units))
+        };
+        let of_policy = cell(&mut layout, "policy", &torso);
+        let of_value = value_torso.as_ref().and_then(|torso| cell(&mut layout, "value", torso));
+        let cells: Vec<Cell> = of_policy.into_iter().chain(of_value).collect();
+        let features = spec.memory.map_or(torso.features, |memory| memory.units);
         check_actions(&spec.action)?;
         let bounds = (spec.box_head != BoxHead::Gaussian).then(|| Bounds::of(&spec.action)).transpose()?;
         let each = if spec.box_head == BoxHead::SquashedGaussian { 2 } else { 1 };
         let outputs = each * spec.action.features() as i64;
-        let features = torso.features;
         let policy = Linear::new(&mut layout, "policy/out", features, outputs, Init::Orthogonal(0.01));
         let continuous = if bounds.is_some() { 0 } else { continuous(&spec.action) as i64 };
         let log_std = (continuous > 0)
@@ -177,8 +205,8 @@ impl ActorCritic {
             spec.normalise.then(|| RunningNorm::new(observed, 1e-8, Some(10.0)).only(standardised));
         let parameters = parameters(layout)?;
         let compact = match spec.head() {
-            // Masks and other arithmetic are the slow path's.
-            _ if spec.masked || spec.torso.precision != Precision::F32 => None,
+            // Masks, memory and other arithmetic are the slow path's.
+            _ if spec.masked || spec.memory.is_some() || spec.torso.precision != Precision::F32 => None,
             Head::Categorical | Head::DiagonalGaussian | Head::Bounded(_) => Compact::new(
                 &parameters.layout,
                 &spec.observation,
@@ -196,6 +224,7 @@ impl ActorCritic {
             normaliser,
             torso,
             value_torso,
+            cells,
             policy,
             log_std,
             value,
@@ -211,10 +240,9 @@ impl ActorCritic {
     }
 
     /// The network before the action distribution in plain memory; it reads [`ActorCritic::features`]. `None` with
-    /// convolutions.
+    /// convolutions or memory.
     pub fn perceptron(&self) -> Option<Dense> {
-        self.torso
-            .is_perceptron()
+        (self.torso.is_perceptron() && self.cells.is_empty())
             .then(|| Dense::new(&self.parameters.layout, self.torso.mlp(), Some(&self.policy)))
     }
 
@@ -240,7 +268,18 @@ impl ActorCritic {
         }
     }
 
-    /// Action distribution and values `[B, H]` in a batch of observations `[B, …]`.
+    /// S, floats of memory of one environment: 0 without memory.
+    pub fn memory(&self) -> i64 {
+        self.spec.memory_size()
+    }
+
+    /// Nothing remembered in `count` environments: zeros `[count, S]`.
+    pub fn no_memory(&self, count: i64) -> Tensor {
+        Tensor::zeros([count, self.memory()], (Kind::Float, Device::Cpu))
+    }
+
+    /// Action distribution and values `[B, H]` in a batch of observations `[B, …]`; if it has a memory, there is
+    /// nothing in it.
     pub fn forward(&self, observation: &Tensor) -> (Distribution, Tensor) {
         self.forward_masked(observation, None)
     }
@@ -248,14 +287,47 @@ impl ActorCritic {
     /// As [`ActorCritic::forward`], where `mask`, bool `[B, choices]`, says what is allowed (see
     /// [`Space::choices`]).
     pub fn forward_masked(&self, observation: &Tensor, mask: Option<&Tensor>) -> (Distribution, Tensor) {
+        let memory = self.no_memory(observation.size()[0]);
+        let (distribution, value, _) = self.forward_sequence(observation, mask, &memory, None);
+        (distribution, value)
+    }
+
+    /// As [`ActorCritic::forward_masked`], for T steps of n environments whose observations follow each other row by row,
+    /// `[T · n, …]`. Before them it remembers `memory`, `[n, S]`, but for the environments in which an episode begins in a
+    /// step: where `start`, bool `[T, n]`, says so. Third, what it remembers after them.
+    pub fn forward_sequence(
+        &self,
+        observation: &Tensor,
+        mask: Option<&Tensor>,
+        memory: &Tensor,
+        start: Option<&Tensor>,
+    ) -> (Distribution, Tensor, Tensor) {
         let x = self.features(observation);
-        let features = self.torso.forward(&self.parameters, &x);
-        let value_features = self.value_torso.as_ref().map(|torso| torso.forward(&self.parameters, &x));
+        let torsos = std::iter::once(&self.torso).chain(&self.value_torso);
+        let mut features: Vec<Tensor> = torsos.map(|torso| torso.forward(&self.parameters, &x)).collect();
+        let (mut after, mut column) = (Vec::new(), 0);
+        for (features, cell) in features.iter_mut().zip(&self.cells) {
+            let sequence = features.view([-1, memory.size()[0], features.size()[1]]);
+            let own = memory.narrow(1, column, cell.memory());
+            let (outputs, last) = cell.unroll(&self.parameters, &sequence, &own, start);
+            *features = outputs.flatten(0, 1);
+            column += cell.memory();
+            after.push(last);
+        }
+        let after = if after.is_empty() { memory.shallow_clone() } else { Tensor::cat(&after, 1) };
+        let (distribution, value) = self.heads(&features, mask);
+        (distribution, value, after)
+    }
+
+    /// What the heads make of the features, `[B, …]`, of each torso or of the memory behind it.
+    fn heads(&self, features: &[Tensor], mask: Option<&Tensor>) -> (Distribution, Tensor) {
+        // One torso's serve both.
+        let (first, last) = (&features[0], &features[features.len() - 1]);
         let value = match &self.value {
-            Some(value) => value.forward(&self.parameters, value_features.as_ref().unwrap_or(&features)),
-            None => Tensor::zeros([x.size()[0], 0], (Kind::Float, Device::Cpu)),
+            Some(value) => value.forward(&self.parameters, last),
+            None => Tensor::zeros([first.size()[0], 0], (Kind::Float, Device::Cpu)),
         };
-        let out = self.policy.forward(&self.parameters, &features);
+        let out = self.policy.forward(&self.parameters, first);
         let log_std = self.log_std.map(|index| self.parameters.get(index));
         let distribution = match (&self.bounds, self.spec.box_head) {
             (Some(bounds), BoxHead::Deterministic { noise }) => Distribution::around(&out, bounds, noise),
@@ -265,50 +337,55 @@ impl ActorCritic {
         (distribution, value)
     }
 
-    /// Decides in each state of `observation`, `[n, …]`; without gradients, and without libtorch on the fast path.
+    /// Decides in each state of `observation`, `[n, …]`; without gradients, and without libtorch on the fast path. If it
+    /// has a memory, there is nothing in it.
     pub fn decide(&self, observation: &Tensor, choice: Choice, to: &mut Decision) {
-        if let Some(compact) = &self.compact {
-            let (weights, n) = (slice(&self.parameters.weights), observation.size()[0] as usize);
-            return compact.decide(weights, self.normaliser.as_ref(), leaf_of(observation), n, choice, to);
-        }
-        self.decide_slowly(observation, None, choice, to);
+        self.decide_masked(observation, None, &mut self.no_memory(observation.size()[0]), choice, to);
     }
 
-    /// As [`ActorCritic::decide`], among the actions that `mask` allows, if there is one.
+    /// As [`ActorCritic::decide`], among the actions that `mask` allows, if there is one; `memory`, `[n, S]`, becomes what
+    /// is remembered after it.
     pub fn decide_masked(
         &self,
         observation: &Tensor,
         mask: Option<&Tensor>,
+        memory: &mut Tensor,
         choice: Choice,
         to: &mut Decision,
     ) {
-        match mask {
-            Some(mask) => self.decide_slowly(observation, Some(mask), choice, to),
-            None => self.decide(observation, choice, to),
+        if let (Some(compact), None) = (&self.compact, mask) {
+            let (weights, n) = (slice(&self.parameters.weights), observation.size()[0] as usize);
+            return compact.decide(weights, self.normaliser.as_ref(), leaf_of(observation), n, choice, to);
         }
-    }
-
-    /// With libtorch: any policy, any mask.
-    fn decide_slowly(&self, observation: &Tensor, mask: Option<&Tensor>, choice: Choice, to: &mut Decision) {
+        // With libtorch: any policy, any mask.
         tch::no_grad(|| {
-            let (distribution, value) = self.forward_masked(observation, mask);
+            let (distribution, value, after) = self.forward_sequence(observation, mask, memory, None);
             let action = match choice {
                 Choice::Sample(noise) => distribution.sample(noise),
                 Choice::Mode => distribution.mode(),
             };
             to.copy_from(&self.spec.action, &action, &distribution.log_prob(&action), &value);
+            *memory = after;
         });
     }
 
-    /// Values `[B, H]`, without gradients.
+    /// Values `[B, H]`, without gradients. If it has a memory, there is nothing in it.
     pub fn value(&self, observation: &Tensor) -> Tensor {
+        self.value_after(observation, &self.no_memory(observation.size()[0]))
+    }
+
+    /// Values `[B, H]` of what is seen after what is remembered, `[B, S]`; without gradients.
+    pub fn value_after(&self, observation: &Tensor, memory: &Tensor) -> Tensor {
         if self.compact.is_some() {
             let mut decision = Decision::default();
             self.decide(observation, Choice::Mode, &mut decision);
             let shape = [observation.size()[0], self.spec.value_heads as i64];
             return Tensor::from_slice(&decision.value).view(shape);
         }
-        tch::no_grad(|| self.forward(observation).1)
+        match observation.size()[0] {
+            0 => Tensor::zeros([0, self.spec.value_heads as i64], (Kind::Float, Device::Cpu)),
+            _ => tch::no_grad(|| self.forward_sequence(observation, None, memory, None).1),
+        }
     }
 
     /// Probabilities, entropies and values of actions `[B]` or `[B, A]` taken in `observation`, with gradients.
@@ -321,6 +398,19 @@ impl ActorCritic {
     /// one.
     pub fn evaluate_masked(&self, observation: &Tensor, mask: Option<&Tensor>, action: &Tensor) -> Evaluated {
         let (distribution, value) = self.forward_masked(observation, mask);
+        Evaluated { log_prob: distribution.log_prob(action), entropy: distribution.entropy(), value }
+    }
+
+    /// As [`ActorCritic::evaluate_masked`], for the sequences of [`ActorCritic::forward_sequence`].
+    pub fn evaluate_sequence(
+        &self,
+        observation: &Tensor,
+        mask: Option<&Tensor>,
+        action: &Tensor,
+        memory: &Tensor,
+        start: &Tensor,
+    ) -> Evaluated {
+        let (distribution, value, _) = self.forward_sequence(observation, mask, memory, Some(start));
         Evaluated { log_prob: distribution.log_prob(action), entropy: distribution.entropy(), value }
     }
 
@@ -339,13 +429,15 @@ impl ActorCritic {
         if let Some(name) = left.iter().find(|name| !name.starts_with("value/out")) {
             return Err(Error::Invalid(format!(
                 "that policy has no `{name}` of this shape; the layers must be the same: torso {:?}, hidden {:?}, shared \
-                 {} there, torso {:?}, hidden {:?}, shared {} here",
+                 {}, memory {:?} there, torso {:?}, hidden {:?}, shared {}, memory {:?} here",
                 theirs.torso.kind,
                 theirs.torso.hidden,
                 theirs.shared,
+                theirs.memory,
                 ours.torso.kind,
                 ours.torso.hidden,
-                ours.shared
+                ours.shared,
+                ours.memory
             )));
         }
         if self.normaliser.is_some() != other.normaliser.is_some() {
@@ -456,6 +548,7 @@ mod tests {
             log_std: 0.0,
             masked: false,
             box_head: BoxHead::Gaussian,
+            memory: None,
         }
     }
 

@@ -54,6 +54,9 @@ pub struct Batch {
     pub log_prob: Option<Tensor>,
     /// Values when the actions were chosen, `[T + 1, N, H]`, the last row of what follows the rollout.
     pub values: Option<Tensor>,
+    /// What the policy remembered before row 0, float32 `[N, S]`, if it has a memory: nothing counts of environments that
+    /// begin an episode there. Rollouts only.
+    pub memory: Option<Tensor>,
     /// The environment's reward, float32 `[lead]`.
     pub reward: Tensor,
     /// Episode ended by the task, bool `[lead]`.
@@ -192,6 +195,7 @@ impl Batch {
             ("reward", Some(&self.reward)),
             ("log_prob", self.log_prob.as_ref()),
             ("value", self.values.as_ref()),
+            ("memory", self.memory.as_ref()),
             ("terminated", Some(&self.terminated)),
             ("truncated", Some(&self.truncated)),
             ("absorbing", self.absorbing.as_ref()),

@@ -331,6 +331,7 @@ impl Collector {
                 .then(|| join(|r| r.action_mask.tensor()).narrow(0, 0, steps)),
             log_prob: Some(join(|r| r.log_prob.tensor())),
             values: Some(join(|r| r.value.tensor())),
+            memory: (self.spec.policy.memory_size() > 0).then(|| join(|r| r.memory.tensor()).get(0)),
             reward: join(|r| r.reward.tensor()),
             terminated: join(|r| r.terminated.tensor()),
             truncated: join(|r| r.truncated.tensor()),
@@ -415,6 +416,11 @@ impl Collector {
                 if state.is_loading() {
                     rollout.observation.set_first(&first_row);
                 }
+                if rollout.memory.len() > 0 {
+                    let mut memory = rollout.memory.tensor().get(0).copy();
+                    state.tensor("memory", &mut memory)?;
+                    rollout.memory.tensor().get(0).copy_(&memory);
+                }
                 state.value("envs", &mut standing.envs)
             })?;
         }
@@ -489,6 +495,7 @@ mod tests {
             log_std: 0.0,
             masked: false,
             box_head: BoxHead::Gaussian,
+            memory: None,
         };
         CollectorSpec { policy, steps, frame_stack: 1, workers, seed: 5, max_faults: 0, random_rollouts: 0 }
     }

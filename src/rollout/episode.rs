@@ -1,6 +1,7 @@
 //! Whole episodes: evaluation, demonstrations, random baselines. Never part of training: own environments, own
 //! seeds, no statistics updated.
 
+use super::group::forget;
 use super::watchdog::{Pulse, Watch};
 use crate::memory::Column;
 use crate::nn::{ActorCritic, Choice, Decision};
@@ -8,7 +9,7 @@ use crate::random::Stream;
 use crate::{Error, Result};
 use imago_envs::{Fault, LeafBuf, LeafMut, Row, RowBuf, Space, VecEnv};
 use std::sync::atomic::Ordering;
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 /// An evaluation must come back: episodes of more steps than this are taken for endless.
 const LONGEST: usize = 1_000_000;
@@ -209,6 +210,10 @@ pub fn run_episodes(
     let mut missing = count;
     let (mut broken, mut faults) = (Vec::new(), 0);
     let mut decision = Decision::default();
+    let mut memory = match actor {
+        Actor::Policy { policy, .. } => policy.no_memory(n as i64),
+        Actor::Random => Tensor::zeros([n as i64, 0], (Kind::Float, Device::Cpu)),
+    };
     while missing > 0 {
         let mut action = match actor {
             Actor::Random => random_actions(&action_space, masked.then_some(&mask[..]), &mut noise),
@@ -216,7 +221,7 @@ pub fn run_episodes(
                 let seen = leaf_tensor(&row.observation, &space);
                 let allowed = masked.then(|| Tensor::from_slice(&mask).view([n as i64, -1]));
                 let choice = if *deterministic { Choice::Mode } else { Choice::Sample(&mut noise) };
-                policy.decide_masked(&seen, allowed.as_ref(), choice, &mut decision);
+                policy.decide_masked(&seen, allowed.as_ref(), &mut memory, choice, &mut decision);
                 decision.action.clone()
             }
         };
@@ -249,7 +254,9 @@ pub fn run_episodes(
                 }
             }
         }
+        let mut begun = vec![false; n];
         for (env, last) in row.finals.iter() {
+            begun[env] = true;
             round[env] += 1;
             noise[env] = noise_of(env, round[env]);
             let mut episode = std::mem::replace(&mut current[env], begin(env, round[env]));
@@ -274,6 +281,7 @@ pub fn run_episodes(
             tracing::warn!(
                 "environment {env} (episode of seed {seed}): {error}; another episode takes its place"
             );
+            begun[env] = true;
             let index = round[env] as usize * n + env;
             if index < count {
                 broken.push(index);
@@ -282,6 +290,7 @@ pub fn run_episodes(
             noise[env] = noise_of(env, round[env]);
             current[env] = begin(env, round[env]);
         }
+        forget(&mut memory, &begun);
     }
     Ok(done.into_iter().flatten().collect())
 }

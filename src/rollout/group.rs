@@ -4,7 +4,7 @@ use super::episode::{clip_to_space, fill_randomly, is_clipped};
 use super::frames::Frames;
 use super::shared::{Leaves, Memory};
 use super::watchdog::{IDLE, Pulse, Watch};
-use crate::memory::{Column, slice};
+use crate::memory::{Column, slice, slice_mut};
 use crate::nn::{ActorCritic, Choice, Decision, PolicySpec};
 use crate::random::Stream;
 use crate::run::profile::{Phase, timed};
@@ -96,6 +96,9 @@ pub(crate) struct Rollout {
     /// Steps of each episode before row `t`, `[T + 1, n]`.
     pub elapsed: Column<i64>,
     pub valid: Column<bool>,
+    /// What the policy remembers before row 0 and after the last one, `[2, n, S]`; of environments that begin an episode
+    /// there it is forgotten.
+    pub memory: Column<f32>,
     pub pulse: Pulse,
     /// Steps of each environment's episode so far.
     pub lengths: Column<i64>,
@@ -126,6 +129,7 @@ impl Rollout {
             start: memory.column(&[rows, columns]),
             elapsed: memory.column(&[rows + 1, columns]),
             valid: memory.column(&[rows, columns]),
+            memory: memory.column(&[2, columns, policy.memory_size()]),
             pulse: Pulse::new(memory.column(&[2]), memory.column(&[columns]), place.first),
             lengths: memory.column(&[columns]),
             events: Events::default(),
@@ -138,8 +142,9 @@ impl Rollout {
     /// What the policy saw last becomes the first row of the next rollout.
     pub fn carry(&mut self) {
         self.observation.carry();
-        let mask = self.action_mask.tensor();
-        mask.get(0).copy_(&mask.get(mask.size()[0] - 1));
+        for column in [self.action_mask.tensor(), self.memory.tensor()] {
+            column.get(0).copy_(&column.get(column.size()[0] - 1));
+        }
     }
 
     /// Takes the row `t` of `env` and those before it that belong to the same episode out of the rollout.
@@ -206,6 +211,18 @@ pub(crate) struct Group {
     pub decision: Decision,
     /// Actions as executed, where they are clipped.
     executed: Option<LeafBuf>,
+}
+
+/// Zeros in the rows of `memory`, `[n, S]`, of environments whose episodes begin.
+pub(super) fn forget(memory: &mut Tensor, starts: &[bool]) {
+    let width = memory.size()[1] as usize;
+    if width == 0 {
+        return;
+    }
+    for (row, _) in slice_mut::<f32>(memory).chunks_exact_mut(width).zip(starts).filter(|(_, start)| **start)
+    {
+        row.fill(0.0);
+    }
 }
 
 /// Seed of an episode of a group's environment, the same whichever group it is in. It is written into `seeds`.
@@ -298,13 +315,18 @@ impl Group {
         let mut noise = Stream::new(self.seed, "action", self.rollout.place.index as u64, number);
         self.begin();
         let steps = self.rollout.reward.tensor().size()[0];
+        let mut memory = self.rollout.memory.tensor().get(0).copy();
+        let width = policy.memory() as usize;
+        // Of the environments whose episodes ended, when they did.
+        let mut final_memory: Vec<f32> = Vec::new();
         for t in 0..steps {
             self.rollout.pulse.at.atomic(0).store(t, Ordering::Relaxed);
             let seen = self.rollout.observation.seen(t as usize);
             let mask = self.masked.then(|| self.rollout.action_mask.tensor().get(t));
             let choice = Choice::Sample(std::slice::from_mut(&mut noise));
+            forget(&mut memory, &self.starts);
             timed(Phase::Inference, || {
-                policy.decide_masked(&seen, mask.as_ref(), choice, &mut self.decision);
+                policy.decide_masked(&seen, mask.as_ref(), &mut memory, choice, &mut self.decision);
             });
             if number < self.random_rollouts {
                 let (space, allowed) = (self.envs.action_space(), mask.as_ref().map(slice::<bool>));
@@ -313,13 +335,24 @@ impl Group {
                 // They are not the policy's.
                 self.decision.log_prob.fill(0.0);
             }
+            let ends = self.rollout.events.final_at.len();
             self.step(t as usize)?;
+            if width > 0 {
+                for &(_, env) in &self.rollout.events.final_at[ends..] {
+                    final_memory.extend_from_slice(&slice(&memory)[env * width..(env + 1) * width]);
+                }
+            }
         }
-        let last = policy.value(&self.rollout.observation.seen(steps as usize));
+        forget(&mut memory, &self.starts);
+        let last = policy.value_after(&self.rollout.observation.seen(steps as usize), &memory);
+        let rest = self.rollout.memory.len() - memory.numel();
+        self.rollout.memory[rest..].copy_from_slice(slice(&memory));
         let rest = self.rollout.value.len() - last.numel();
         self.rollout.value[rest..].copy_from_slice(slice(&last));
         self.gather_finals();
-        self.rollout.final_value = policy.value(self.rollout.final_observation.tensor());
+        let final_memory = Tensor::from_slice(&final_memory).view([self.finals.len() as i64, width as i64]);
+        let seen = self.rollout.final_observation.tensor();
+        self.rollout.final_value = policy.value_after(seen, &final_memory);
         Ok(())
     }
 

@@ -353,7 +353,10 @@ fn an_endless_episode_goes_on_at_another_start_and_comes_back() {
     let mut again = Game::new(config);
     again.env.load(&saved).unwrap();
     for (step, images) in &told[from..] {
-        assert_eq!((again.step(decide(&again.env.player, &ways)), again.images()), (*step, images.as_slice()));
+        assert_eq!(
+            (again.step(decide(&again.env.player, &ways)), again.images()),
+            (*step, images.as_slice())
+        );
     }
 }
 

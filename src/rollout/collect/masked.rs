@@ -93,6 +93,7 @@ fn collector(workers: usize) -> Collector {
         log_std: 0.0,
         masked: false,
         box_head: BoxHead::Gaussian,
+        memory: None,
     };
     let group =
         |count| -> Box<dyn VecEnv> { Box::new(Each::new((0..count).map(|_| Dials::new()).collect())) };

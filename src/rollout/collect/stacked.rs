@@ -20,6 +20,7 @@ fn collector(env: &str, once: bool) -> (Collector, ActorCritic) {
         log_std: 0.0,
         masked: false,
         box_head: BoxHead::Gaussian,
+        memory: None,
     };
     let frame_stack = if once { groups[0].frame_stack() } else { 1 };
     let spec = CollectorSpec {

@@ -66,6 +66,7 @@ fn learn(demonstrations: &Demonstrations) {
         log_std: 0.0,
         masked: false,
         box_head: BoxHead::Gaussian,
+        memory: None,
     };
     if let Ok(mut policy) = ActorCritic::new(spec, rng) {
         policy.update_normaliser(&demonstrations.observations);
