@@ -1,12 +1,13 @@
 //! A learning agent: collector, learner and reward signals in one loop, and its evaluation apart from them.
 
-use crate::Learner;
+use crate::{Learner, Visits};
 use imago::Result;
+use imago::generative::grid::png;
 use imago::nn::ActorCritic;
 use imago::rollout::{Actor, Collected, Collector, run_episodes};
 use imago::run::{Log, State, Train};
 use imago::signal::{Evidence, Moment, Signals};
-use imago_envs::{Space, VecEnv};
+use imago_envs::{FloorPlan, Space, VecEnv};
 use serde::{Deserialize, Serialize};
 
 /// Mean and spread of some episodes' returns.
@@ -29,6 +30,7 @@ pub struct Evaluation {
     envs: Box<dyn VecEnv>,
     episodes: usize,
     seed: u64,
+    plan: Option<FloorPlan>,
 }
 
 /// Mean and population standard deviation.
@@ -41,7 +43,13 @@ pub fn mean_std(values: &[f64]) -> (f64, f64) {
 impl Evaluation {
     /// `episodes` episodes in `envs`, seeded by the run's seed.
     pub fn new(envs: Box<dyn VecEnv>, episodes: usize, seed: u64) -> Self {
-        Self { envs, episodes, seed }
+        Self { envs, episodes, seed, plan: None }
+    }
+
+    /// With the floor that its environments' players walk on: where sampled actions lead is logged as a map.
+    pub fn with_plan(mut self, plan: Option<FloorPlan>) -> Self {
+        self.plan = plan;
+        self
     }
 
     /// Observation and action space.
@@ -67,6 +75,13 @@ impl Evaluation {
                 "choosing the best",
                 false,
             )?;
+            if let Some(plan) = self.plan.filter(|_| !deterministic) {
+                let mut visits = Visits::new(plan);
+                episodes.iter().flat_map(|episode| &episode.path).for_each(|&place| visits.add(place));
+                let picture = visits.picture();
+                let (width, height) = (picture.width as u32, picture.height as u32);
+                log.image("evaluation/visits", width, height, png(&picture)?);
+            }
             let returns: Vec<f64> = episodes.iter().map(|episode| episode.episode_return).collect();
             let lengths: Vec<f64> = episodes.iter().map(|episode| episode.length as f64).collect();
             let (mean, std) = mean_std(&returns);

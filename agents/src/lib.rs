@@ -31,6 +31,7 @@ mod trust_region;
 mod vae;
 mod value;
 mod verdict;
+mod visits;
 
 pub use a2c::{A2c, A2cConfig, Descent};
 pub use agent::{Agent, Evaluation, Returns, mean_std};
@@ -55,3 +56,4 @@ pub use rnd::{Rnd, RndConfig};
 pub use sac::{Sac, SacConfig};
 pub use td3::{Td3, Td3Config};
 pub use trpo::{Trpo, TrpoConfig};
+pub use visits::Visits;

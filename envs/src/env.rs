@@ -376,6 +376,10 @@ pub trait VecEnv: Send {
     fn frame_stack(&self) -> usize {
         1
     }
+    /// Where the player of an environment is now: `x` and `y` of its info, if it says so.
+    fn place(&self, _env: usize) -> Option<[f64; 2]> {
+        None
+    }
     /// State of every environment, `None` for those that cannot save, and each one's episode number.
     fn save(&self) -> Vec<(u64, Option<Vec<u8>>)>;
     /// Returns to a saved state. Environments that could not save start a new episode; their indices are
@@ -498,6 +502,10 @@ impl<E: Env> Each<E> {
 impl<E: Env> VecEnv for Each<E> {
     fn len(&self) -> usize {
         self.envs.len()
+    }
+
+    fn place(&self, env: usize) -> Option<[f64; 2]> {
+        Some([self.envs[env].info("x")?, self.envs[env].info("y")?])
     }
 
     fn observation_space(&self) -> &Space {

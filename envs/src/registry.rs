@@ -7,7 +7,7 @@ use crate::mujoco::{self, Mujoco};
 use crate::wrappers;
 use crate::{
     Acrobot, AcrobotVersion, CartPole, Gymnasium, GymnasiumVector, MountainCar, MountainCarContinuous,
-    Pendulum, Rooms, SealsCartPole, TMaze, TimeLimit,
+    Orchard, Pendulum, Rooms, SealsCartPole, TMaze, TimeLimit,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ pub struct Registry {
 
 impl Registry {
     /// The native environments: every classic one of Gymnasium, in the version of today and in that of the GAIL
-    /// paper, and those of fixed length from the seals package; the T-maze; and the game Rooms.
+    /// paper, and those of fixed length from the seals package; the T-maze; and the games Rooms and Orchard.
     pub fn builtin() -> Self {
         let mut registry = Self::default();
         for (version, limit, description) in [
@@ -75,6 +75,12 @@ impl Registry {
             "MountainCar with a stepless motor; Gymnasium's dynamics; at most 999 steps",
             Some(999),
             MountainCarContinuous::from_args,
+        );
+        registry.register(
+            Orchard::ID,
+            "gather drifting green fruit and keep away from red, through a small window, from pixels; 300 steps",
+            Some(Orchard::LIMIT),
+            Orchard::from_args,
         );
         registry.register(
             Pendulum::ID,

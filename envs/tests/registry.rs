@@ -26,6 +26,7 @@ fn lists_what_it_has() {
         "CartPole-v1",
         "MountainCar-v0",
         "MountainCarContinuous-v0",
+        "Orchard-v0",
         "Pendulum-v1",
         "Rooms-v0",
         "TMaze-v0",

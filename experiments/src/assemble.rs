@@ -18,7 +18,7 @@ use imago_agents::{
     A2c, Agent, Bc, Dac, Demonstrations, Disagreement, E3b, Evaluation, Gail, Icm, Learner, Ppo,
     PythonSignal, Rnd, Sac, Td3, Trpo,
 };
-use imago_envs::{EnvSpec, LeafBuf, Space, VecEnv};
+use imago_envs::{EnvSpec, FloorPlan, LeafBuf, Space, VecEnv};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -100,7 +100,8 @@ pub fn evaluation_group(program: &Program, env: &EnvSpec, episodes: usize) -> Re
 
 fn evaluation(program: &Program, recipe: &Recipe, env: &EnvSpec) -> Result<Evaluation> {
     let episodes = recipe.run.eval_episodes;
-    Ok(Evaluation::new(evaluation_group(program, env, episodes)?, episodes, recipe.run.seed))
+    let envs = evaluation_group(program, env, episodes)?;
+    Ok(Evaluation::new(envs, episodes, recipe.run.seed).with_plan(FloorPlan::of(env)))
 }
 
 /// Value heads: one for each different pair of discount and episodic, in order of appearance. Second, each

@@ -6,7 +6,8 @@ use std::io::Write;
 use tempfile::NamedTempFile;
 
 /// Built-in recipes: name and text.
-pub const RECIPES: [(&str, &str); 39] = [
+pub const RECIPES: [(&str, &str); 42] = [
+    ("a2c/cartpole", include_str!("../recipes/a2c/cartpole.toml")),
     ("bc/cartpole", include_str!("../recipes/bc/cartpole.toml")),
     ("dac/hopper", include_str!("../recipes/dac/hopper.toml")),
     ("dcgan/faces", include_str!("../recipes/dcgan/faces.toml")),
@@ -25,6 +26,7 @@ pub const RECIPES: [(&str, &str); 39] = [
     ("icm/doom-very-sparse", include_str!("../recipes/icm/doom-very-sparse.toml")),
     ("icm/mario-finetune", include_str!("../recipes/icm/mario-finetune.toml")),
     ("icm/mario-no-reward", include_str!("../recipes/icm/mario-no-reward.toml")),
+    ("icm/original-doom", include_str!("../recipes/icm/original-doom.toml")),
     ("icm/rooms-noise", include_str!("../recipes/icm/rooms-noise.toml")),
     ("icm/rooms-sparse", include_str!("../recipes/icm/rooms-sparse.toml")),
     ("ppo/cartpole", include_str!("../recipes/ppo/cartpole.toml")),
@@ -40,6 +42,7 @@ pub const RECIPES: [(&str, &str); 39] = [
     ("ppo/pong", include_str!("../recipes/ppo/pong.toml")),
     ("ppo/rooms-dense", include_str!("../recipes/ppo/rooms-dense.toml")),
     ("ppo/rooms-sparse", include_str!("../recipes/ppo/rooms-sparse.toml")),
+    ("ppo/tmaze", include_str!("../recipes/ppo/tmaze.toml")),
     ("rnd/rooms-sparse", include_str!("../recipes/rnd/rooms-sparse.toml")),
     ("sac/halfcheetah", include_str!("../recipes/sac/halfcheetah.toml")),
     ("sac/hopper", include_str!("../recipes/sac/hopper.toml")),
@@ -52,11 +55,13 @@ pub const RECIPES: [(&str, &str); 39] = [
 /// `imago train ppo/cartpole --set env.id=seals/CartPole-v0` and `imago train trpo/cartpole` give, the latter with
 /// `--stochastic` as in the GAIL paper; every 20th pair of four episodes (return 3,657) of that which
 /// `imago train ppo/hopper --set run.total_steps=1_000_000 --set rollout.steps=512` has after 500,000 steps; every 5th pair of
-/// twenty episodes of `imago train ppo/rooms-dense --seed 2`, recorded with `--stochastic`.
-pub const DEMOS: [(&str, &[u8]); 4] = [
+/// twenty episodes of `imago train ppo/rooms-dense --seed 2`, recorded with `--stochastic`, and of forty in which it goes on
+/// after each armour (`endless = true` in the run's recipe).
+pub const DEMOS: [(&str, &[u8]); 5] = [
     ("cartpole-v0", include_bytes!("../recipes/demos/cartpole-v0.demos")),
     ("hopper", include_bytes!("../recipes/demos/hopper.demos")),
     ("rooms", include_bytes!("../recipes/demos/rooms.demos")),
+    ("rooms-endless", include_bytes!("../recipes/demos/rooms-endless.demos")),
     ("seals-cartpole", include_bytes!("../recipes/demos/seals-cartpole.demos")),
 ];
 

@@ -568,6 +568,12 @@ mod tests {
         // NatureCNN with 512 features, shared, on four stacked 84×84 frames: 1,684,128 in the torso.
         let atari = spec(image(84, 4), Space::discrete(6), TorsoKind::Nature, &[512]);
         assert_eq!(count(PolicySpec { shared: true, ..atari }), 1_684_128 + 6 * 513 + 513);
+        // Pathak et al. (2017) on Doom and on Mario: 588,293 and 590,863, whose LSTM has one bias where libtorch's has two.
+        let memory = Some(MemorySpec { kind: CellKind::Lstm, units: 256 });
+        for (actions, wanted) in [(4, 588_293), (14, 590_863)] {
+            let a3c = spec(image(42, 4), Space::discrete(actions), TorsoKind::Icm, &[]);
+            assert_eq!(count(PolicySpec { shared: true, memory, ..a3c }), wanted + 4 * 256);
+        }
     }
 
     #[test]

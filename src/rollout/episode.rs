@@ -44,6 +44,8 @@ pub struct Episode {
     pub terminated: bool,
     /// Cut off by a limit; both where the task ends in the limit's step.
     pub truncated: bool,
+    /// Where its player was before each step, if the environment says so.
+    pub path: Vec<[f64; 2]>,
     /// What was seen, done and received, if it was recorded.
     pub record: Option<Record>,
 }
@@ -227,6 +229,7 @@ pub fn run_episodes(
         };
         clip_to_space(&action_space, action.leaf_mut());
         for (env, episode) in current.iter_mut().enumerate() {
+            episode.path.extend(envs.place(env));
             if let Some(record) = &mut episode.record {
                 record.observations.extend(row.observation.leaf().part(env, space.len()));
                 record.actions.extend(action.leaf().part(env, action_space.len()));

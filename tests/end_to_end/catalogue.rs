@@ -4,7 +4,8 @@ use crate::program::Place;
 use imago_envs::extras::Extra;
 use std::time::Instant;
 
-const RECIPES: [&str; 20] = [
+const RECIPES: [&str; 22] = [
+    "a2c/cartpole",
     "bc/cartpole",
     "dcgan/faces",
     "dcgan/faces-modern",
@@ -21,6 +22,7 @@ const RECIPES: [&str; 20] = [
     "ppo/pendulum",
     "ppo/rooms-dense",
     "ppo/rooms-sparse",
+    "ppo/tmaze",
     "rnd/rooms-sparse",
     "sac/pendulum",
     "trpo/acrobot",
@@ -28,7 +30,7 @@ const RECIPES: [&str; 20] = [
 ];
 
 /// Recipes that need an extra.
-const GAMES: [(&str, &str); 19] = [
+const GAMES: [(&str, &str); 20] = [
     ("dac/hopper", "mujoco"),
     ("gail/hopper", "mujoco"),
     ("icm/doom-dense", "doom"),
@@ -38,6 +40,7 @@ const GAMES: [(&str, &str); 19] = [
     ("icm/doom-very-sparse", "doom"),
     ("icm/mario-finetune", "mario"),
     ("icm/mario-no-reward", "mario"),
+    ("icm/original-doom", "doom"),
     ("ppo/doom-basic", "doom"),
     ("ppo/doom-dense", "doom"),
     ("ppo/halfcheetah-seals", "mujoco"),

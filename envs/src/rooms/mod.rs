@@ -10,10 +10,11 @@ mod view;
 use crate::arguments::Arguments;
 use crate::env::{Env, Step};
 use crate::error::{Error, Result};
+use crate::floor_plan::FloorPlan;
 use crate::frame::Frame;
 use crate::space::{Leaf, LeafMut, Space};
 use crate::state;
-use map::{SPARSE, SPOTS, VERY_SPARSE, WALKABLE, cell};
+use map::{CELL, CELLS, ORIGIN, SIDE, SPARSE, SPOTS, VERY_SPARSE, WALKABLE, cell};
 use picture::Camera;
 use player::{Action, Player, SLOW_TICKS, TOP_SPEED};
 use rand::{Rng, RngExt, SeedableRng};
@@ -31,6 +32,19 @@ const GOAL_REWARD: f64 = 1.0;
 
 /// The pictures in grey, one copy for all environments.
 static GREY: LazyLock<Pictures<u8>> = LazyLock::new(Pictures::new);
+
+/// The maze from above.
+pub(crate) fn floor_plan() -> FloorPlan {
+    static FLOOR: [bool; SIDE * SIDE] = {
+        let (mut floor, mut i) = ([false; SIDE * SIDE], 0);
+        while i < floor.len() {
+            floor[i] = CELLS[i] > 0;
+            i += 1;
+        }
+        floor
+    };
+    FloorPlan { origin: ORIGIN, cell: CELL, columns: SIDE, floor: &FLOOR }
+}
 
 /// Where an episode of [`Rooms`] begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
