@@ -14,6 +14,7 @@ tags = events.Tags()
 print(json.dumps({
     "scalars": {tag: [[e.step, e.value] for e in events.Scalars(tag)] for tag in tags["scalars"]},
     "tensors": tags["tensors"],
+    "images": {tag: [[e.step, e.width, e.height] for e in events.Images(tag)] for tag in tags["images"]},
     "hparams": sorted(events.PluginTagToContent("hparams")) if "hparams" in events.summary_metadata_plugins else [],
 }))
 "#;
@@ -107,4 +108,27 @@ fn no_step_is_there_twice_after_a_kill() {
     for tag in ["policy/loss", "gail/loss"] {
         assert_eq!(steps(&scalars[tag]), every, "{tag}");
     }
+}
+
+#[test]
+fn a_map_shows_where_an_agent_goes() {
+    let place = Place::new();
+    place.ok(
+        "train icm/rooms-sparse --set env.args.size=16 --set rollout.envs=4 --set rollout.steps=32 --set \
+         run.total_steps=256 --set run.eval_every=128 --set run.eval_episodes=2 --run-dir a --quiet",
+    );
+    // 60 squares and a wall on each side, 52 and as many: 6 pixels each.
+    let maps = &events(&place, "a")["images"]["evaluation/visits"];
+    assert_eq!(*maps, serde_json::json!([[128, 372, 324], [256, 372, 324]]));
+    place.ok("eval a --stochastic --episodes 2 --map map.png");
+    let bytes = std::fs::read(place.path("map.png")).unwrap();
+    assert!(
+        bytes.starts_with(b"\x89PNG") && bytes[16..24] == [0, 0, 1, 116, 0, 0, 1, 68],
+        "{:?}",
+        &bytes[..24]
+    );
+    place.refuses("eval a --episodes 2 --map map.png", &["map.png", "--force"]);
+    place.ok("train ppo/cartpole --set run.total_steps=2048 --set run.eval_episodes=1 --run-dir b --quiet");
+    place.refuses("eval b --episodes 1 --map other.png", &["CartPole-v1", "no floor plan", "Rooms-v0"]);
+    assert!(!place.path("other.png").exists());
 }

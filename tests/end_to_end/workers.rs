@@ -27,6 +27,24 @@ fn ppo() {
 }
 
 #[test]
+fn ppo_with_a_memory() {
+    any_number_of_workers_is_the_same("ppo/tmaze --set rollout.envs=8 --set rollout.steps=64", 1024);
+}
+
+/// What processes remember lies in memory that both sides see, and goes on after a checkpoint.
+#[test]
+fn a_memory_in_processes() {
+    let place = Place::new();
+    let train = "train ppo/tmaze --set rollout.envs=8 --set rollout.group_size=2 --set rollout.steps=33 --set \
+                 run.total_steps=1056 --quiet";
+    place.ok(&format!("{train} --threads 0 --run-dir alone"));
+    let processes = "--threads 2 --set run.worker_kind=processes --run-dir apart";
+    place.run(&format!("{train} {processes} --stop-at 264")).exits(0);
+    place.ok("train apart --resume --quiet");
+    place.assert_same("alone", "apart", 1056);
+}
+
+#[test]
 fn ppo_with_statistics() {
     any_number_of_workers_is_the_same("ppo/pendulum", 4096);
 }

@@ -7,10 +7,13 @@ use crate::face_arithmetic;
 use crate::problem::{Done, Outcome, failed};
 use crate::program::{Program, Shared};
 use crate::runs::{self, Loaded, Score, scaled};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
+use imago::generative::grid::png;
 use imago::rollout::Actor;
-use imago_envs::EnvSpec;
+use imago::run::write_whole;
+use imago_agents::Visits;
+use imago_envs::{EnvSpec, FloorPlan};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -28,15 +31,18 @@ pub struct Arguments {
     /// Another environment than the run's own.
     #[arg(long)]
     env: Option<String>,
+    /// A picture of where the episodes have been, drawn into the floor plan: of Rooms-v0 and of Doom's MyWayHome.
+    #[arg(long, value_name = "FILE.png")]
+    map: Option<PathBuf>,
     /// Of an image model: images to compare with real ones.
-    #[arg(long, value_name = "N", conflicts_with_all = ["episodes", "stochastic", "env"])]
+    #[arg(long, value_name = "N", conflicts_with_all = ["episodes", "stochastic", "env", "map"])]
     samples: Option<usize>,
     /// By what they are compared.
     #[arg(long, value_enum, default_value_t = Which::Lite0, requires = "samples")]
     features: Which,
     /// Of an image model of labelled faces: how often adding glasses and smiles succeeds, how near that comes to true
     /// pictures of the same people, and how well pictures are inverted.
-    #[arg(long, conflicts_with_all = ["episodes", "stochastic", "env", "samples"])]
+    #[arg(long, conflicts_with_all = ["episodes", "stochastic", "env", "map", "samples"])]
     arithmetic: bool,
     /// A picture of generated images, each with the training image nearest to it in pixels at its right.
     #[arg(long, value_name = "FILE.png", requires = "samples")]
@@ -107,9 +113,23 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
         return Ok(Done::Finished);
     }
     let (loaded, env) = subject(program, arguments)?;
+    let plan = match &arguments.map {
+        Some(path) => {
+            check_output(path, shared.force)?;
+            Some(FloorPlan::of(&env).with_context(|| {
+                format!("--map: `{}` has no floor plan; Rooms-v0 and DoomMyWayHome have", env.id)
+            })?)
+        }
+        None => None,
+    };
     let seed = shared.seed.unwrap_or(loaded.recipe.run.seed);
     let actor = Actor::Policy { policy: &loaded.policy, deterministic: !arguments.stochastic };
     let episodes = runs::fresh_episodes(program, &env, &actor, arguments.episodes, seed, "reporting", false)?;
+    if let (Some(plan), Some(path)) = (plan, &arguments.map) {
+        let mut visits = Visits::new(plan);
+        episodes.iter().flat_map(|episode| &episode.path).for_each(|&place| visits.add(place));
+        write_whole(path, &png(&visits.picture())?)?;
+    }
     let score = Score::of(&episodes);
     // Elsewhere the run's references mean nothing.
     let at_home = loaded.recipe.env.as_ref() == Some(&env);
