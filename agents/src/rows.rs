@@ -211,7 +211,7 @@ mod tests {
             let (mut memory, mut decision) = (first.copy(), Decision::default());
             let (mut log_prob, mut value, mut action) = (Vec::new(), Vec::new(), Vec::new());
             for t in 0..steps {
-                memory = memory * start.get(t).logical_not().to_kind(Kind::Float).unsqueeze(1);
+                memory = &memory * start.get(t).logical_not().to_kind(Kind::Float).unsqueeze(1);
                 let choice = Choice::Sample(std::slice::from_mut(&mut rng));
                 policy.decide_masked(&observations.get(t), None, &mut memory, choice, &mut decision);
                 log_prob.extend_from_slice(&decision.log_prob);

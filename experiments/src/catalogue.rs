@@ -6,7 +6,7 @@ use std::io::Write;
 use tempfile::NamedTempFile;
 
 /// Built-in recipes: name and text.
-pub const RECIPES: [(&str, &str); 42] = [
+pub const RECIPES: [(&str, &str); 43] = [
     ("a2c/cartpole", include_str!("../recipes/a2c/cartpole.toml")),
     ("bc/cartpole", include_str!("../recipes/bc/cartpole.toml")),
     ("dac/hopper", include_str!("../recipes/dac/hopper.toml")),
@@ -38,6 +38,7 @@ pub const RECIPES: [(&str, &str); 42] = [
     ("ppo/mario", include_str!("../recipes/ppo/mario.toml")),
     ("ppo/minigrid-empty", include_str!("../recipes/ppo/minigrid-empty.toml")),
     ("ppo/mountaincar", include_str!("../recipes/ppo/mountaincar.toml")),
+    ("ppo/orchard", include_str!("../recipes/ppo/orchard.toml")),
     ("ppo/pendulum", include_str!("../recipes/ppo/pendulum.toml")),
     ("ppo/pong", include_str!("../recipes/ppo/pong.toml")),
     ("ppo/rooms-dense", include_str!("../recipes/ppo/rooms-dense.toml")),

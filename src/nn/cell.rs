@@ -97,13 +97,13 @@ impl Cell {
             |memory: &Tensor, i: i64| memory.narrow(1, i * self.units, self.units).contiguous().unsqueeze(0);
         // Steps between two beginnings are one call of libtorch.
         let (steps, mut memory, mut outputs) = (x.size()[0], memory.shallow_clone(), Vec::new());
-        let begins = start.map_or_else(Vec::new, |start| rows_with(start));
+        let begins = start.map_or_else(Vec::new, rows_with);
         let mut cuts: Vec<i64> = begins.iter().copied().filter(|&t| t > 0).collect();
         cuts.push(steps);
         let mut from = 0;
         for to in cuts {
             if let Some(start) = start.filter(|_| begins.contains(&from)) {
-                memory = memory * start.get(from).logical_not().to_kind(Kind::Float).unsqueeze(1);
+                memory = &memory * start.get(from).logical_not().to_kind(Kind::Float).unsqueeze(1);
             }
             let x = x.narrow(0, from, to - from);
             let output;

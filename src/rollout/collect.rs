@@ -416,7 +416,7 @@ impl Collector {
                 if state.is_loading() {
                     rollout.observation.set_first(&first_row);
                 }
-                if rollout.memory.len() > 0 {
+                if !rollout.memory.is_empty() {
                     let mut memory = rollout.memory.tensor().get(0).copy();
                     state.tensor("memory", &mut memory)?;
                     rollout.memory.tensor().get(0).copy_(&memory);

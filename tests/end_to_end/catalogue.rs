@@ -4,7 +4,7 @@ use crate::program::Place;
 use imago_envs::extras::Extra;
 use std::time::Instant;
 
-const RECIPES: [&str; 22] = [
+const RECIPES: [&str; 23] = [
     "a2c/cartpole",
     "bc/cartpole",
     "dcgan/faces",
@@ -19,6 +19,7 @@ const RECIPES: [&str; 22] = [
     "icm/rooms-sparse",
     "ppo/cartpole",
     "ppo/mountaincar",
+    "ppo/orchard",
     "ppo/pendulum",
     "ppo/rooms-dense",
     "ppo/rooms-sparse",
