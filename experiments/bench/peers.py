@@ -335,6 +335,68 @@ def pixels(arguments):
     return measured | {"checks": checks, "versions": versions("stable-baselines3", "gymnasium", "torch", "numpy")}
 
 
+def icm(arguments):
+    """The same with rllte's intrinsic curiosity module, put under it as RLeXplore shows for Stable-Baselines3: a
+    callback scores each rollout and adds the bonus to advantages and returns."""
+    module = torch()
+    from rllte.xplore.reward import ICM
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.callbacks import BaseCallback
+
+    pool = frame_pool(arguments.frames, 8, arguments.seed)
+    reward = ICM(pool, latent_dim=256, encoder_model="espeholt", lr=1e-3, batch_size=256)
+
+    class Curious(BaseCallback):
+        def _on_step(self):
+            return True
+
+        def _on_rollout_end(self):
+            buffer = self.model.rollout_buffer
+            seen = module.as_tensor(buffer.observations)
+            followed = module.cat([seen[1:], module.as_tensor(self.locals["new_obs"]).unsqueeze(0)])
+            begun = module.as_tensor(buffer.episode_starts)
+            bonus = reward.compute(
+                {
+                    "observations": seen,
+                    "actions": module.as_tensor(buffer.actions),
+                    "rewards": module.as_tensor(buffer.rewards),
+                    "terminateds": begun,
+                    "truncateds": begun,
+                    "next_observations": followed,
+                },
+                sync=True,
+            ).numpy()
+            buffer.advantages += bonus
+            buffer.returns += bonus
+
+    learner = PPO(
+        "CnnPolicy",
+        pool,
+        n_steps=128,
+        batch_size=256,
+        n_epochs=4,
+        policy_kwargs=pixel_policy(module),
+        seed=arguments.seed,
+        device="cpu",
+    )
+    never, curious = 1 << 30, Curious()
+    learner.learn(arguments.warm, callback=curious, log_interval=never)
+    measured = timed(
+        lambda: learner.learn(arguments.steps, callback=curious, log_interval=never, reset_num_timesteps=False),
+        arguments.steps,
+    )
+    checks = {
+        "parameters": parameters(learner.policy),
+        "updates": adam_steps(learner.policy.optimizer),
+        "curiosity_parameters": sum(parameters(part) for part in (reward.encoder, reward.im, reward.fm)),
+        "curiosity_updates": adam_steps(reward.encoder_opt),
+        "steps": learner.num_timesteps,
+        "return": episode_return(learner, frame_pool(arguments.frames, 4, 1000 + arguments.seed), 4),
+    }
+    packages = ("rllte-core", "stable-baselines3", "gymnasium", "torch", "numpy")
+    return measured | {"checks": checks, "versions": versions(*packages)}
+
+
 def env(arguments):
     """Gymnasium's CartPole with actions drawn before, in the three ways that its users step it."""
     import gymnasium
@@ -524,7 +586,7 @@ def gan(arguments):
 
 
 def main():
-    workloads = {f.__name__: f for f in (ppo, gail, gail_trpo, hold, gan, env, asynchronous, pixels, picture)}
+    workloads = {f.__name__: f for f in (ppo, gail, gail_trpo, hold, gan, env, asynchronous, pixels, icm, picture)}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("workload", choices=workloads)
     parser.add_argument("--seed", type=int, default=0)

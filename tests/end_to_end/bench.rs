@@ -77,7 +77,7 @@ fn the_command_refuses_what_it_does_not_know() {
         Command::new(&python).arg(script).args(arguments).output().unwrap()
     };
     for (arguments, says) in
-        [(["--rows", "pong"], "ppo, gail, gail_trpo, hold, env, pixels"), (["--rounds", "0"], "at least one")]
+        [(["--rows", "pong"], "ppo, gail, gail_trpo, hold, env, pixels, icm"), (["--rounds", "0"], "at least one")]
     {
         let refused = bench(&arguments);
         assert_eq!(refused.status.code(), Some(2), "{refused:?}");
