@@ -91,44 +91,104 @@ impl Cell {
         memory: &Tensor,
         start: Option<&Tensor>,
     ) -> (Tensor, Tensor) {
+        let (steps, envs) = (x.size()[0], x.size()[1]);
+        if (steps, start.is_none()) == (1, true) {
+            let memory = self.step(flat, &x.get(0), memory);
+            return (memory.narrow(1, 0, self.units).unsqueeze(0), memory);
+        }
+        let parts = Parts::of(start, steps as usize, envs as usize);
+        let known = Tensor::from_slice(&parts.known).to_kind(Kind::Float).unsqueeze(1);
+        let memory = memory.index_select(0, &Tensor::from_slice(&parts.env)) * known;
+        let rows = Tensor::from_slice(&parts.rows);
+        let packed = x.reshape([steps * envs, -1]).index_select(0, &rows);
+        let (packed, last) = self.packed(flat, &packed, &Tensor::from_slice(&parts.sizes), &memory);
+        let outputs = packed.zeros_like().index_copy(0, &rows, &packed);
+        let last = last.index_select(0, &Tensor::from_slice(&parts.last));
+        (outputs.view([steps, envs, self.units]), last)
+    }
+
+    /// Memory `[B, S]` after inputs `[B, in]`.
+    fn step(&self, flat: &Flat, x: &Tensor, memory: &Tensor) -> Tensor {
+        let [input, hidden] = [self.input, self.hidden].map(|index| flat.get(index));
+        let [input_bias, hidden_bias] =
+            [self.input_bias, self.hidden_bias].map(|index| Some(flat.get(index).shallow_clone()));
+        let part = |i: i64| memory.narrow(1, i * self.units, self.units);
+        match self.kind {
+            CellKind::Lstm => {
+                let (h, c) = x.lstm_cell(&[part(0), part(1)], input, hidden, input_bias, hidden_bias);
+                Tensor::cat(&[h, c], 1)
+            }
+            CellKind::Gru => x.gru_cell(memory, input, hidden, input_bias, hidden_bias),
+        }
+    }
+
+    /// The same of sequences of different lengths, the longest first: step by step as many rows of `x` as are still going
+    /// on, `sizes` int64 `[T]` on the whole. Outputs in the order of `x`, and the last memory of each sequence.
+    fn packed(&self, flat: &Flat, x: &Tensor, sizes: &Tensor, memory: &Tensor) -> (Tensor, Tensor) {
         let weights = [self.input, self.hidden, self.input_bias, self.hidden_bias];
         let weights = weights.map(|index| flat.get(index).shallow_clone());
-        let part =
-            |memory: &Tensor, i: i64| memory.narrow(1, i * self.units, self.units).contiguous().unsqueeze(0);
-        // Steps between two beginnings are one call of libtorch.
-        let (steps, mut memory, mut outputs) = (x.size()[0], memory.shallow_clone(), Vec::new());
-        let begins = start.map_or_else(Vec::new, rows_with);
-        let mut cuts: Vec<i64> = begins.iter().copied().filter(|&t| t > 0).collect();
-        cuts.push(steps);
-        let mut from = 0;
-        for to in cuts {
-            if let Some(start) = start.filter(|_| begins.contains(&from)) {
-                memory = &memory * start.get(from).logical_not().to_kind(Kind::Float).unsqueeze(1);
+        let part = |i: i64| memory.narrow(1, i * self.units, self.units).contiguous().unsqueeze(0);
+        match self.kind {
+            CellKind::Lstm => {
+                let state = [part(0), part(1)];
+                let (outputs, h, c) =
+                    Tensor::lstm_data(x, sizes, &state, &weights, true, 1, 0.0, false, false);
+                (outputs, Tensor::cat(&[h.get(0), c.get(0)], 1))
             }
-            let x = x.narrow(0, from, to - from);
-            let output;
-            (output, memory) = match self.kind {
-                CellKind::Lstm => {
-                    let state = [part(&memory, 0), part(&memory, 1)];
-                    let (output, h, c) = x.lstm(&state, &weights, true, 1, 0.0, false, false, false);
-                    (output, Tensor::cat(&[h.get(0), c.get(0)], 1))
-                }
-                CellKind::Gru => {
-                    let (output, h) = x.gru(&part(&memory, 0), &weights, true, 1, 0.0, false, false, false);
-                    (output, h.get(0))
-                }
-            };
-            outputs.push(output);
-            from = to;
+            CellKind::Gru => {
+                let (outputs, h) = Tensor::gru_data(x, sizes, &part(0), &weights, true, 1, 0.0, false, false);
+                (outputs, h.get(0))
+            }
         }
-        (Tensor::cat(&outputs, 0), memory)
     }
 }
 
-/// The rows `t` of a bool `[T, B]` in which any is true, ascending.
-fn rows_with(flags: &Tensor) -> Vec<i64> {
-    let any = flags.any_dim(1, false).nonzero().view(-1).contiguous();
-    slice::<i64>(&any).to_vec()
+/// What T steps of B environments fall into where episodes begin: parts of episodes, the longest first. Many short ones
+/// are then computed side by side, and not after each other.
+struct Parts {
+    /// Environment of each part.
+    env: Vec<i64>,
+    /// Whether it goes on from what was remembered before the first step.
+    known: Vec<bool>,
+    /// The last part of each environment.
+    last: Vec<i64>,
+    /// For each step of a part, so many parts have it.
+    sizes: Vec<i64>,
+    /// Rows `t · B + b`: the first steps of all parts, then their second steps …
+    rows: Vec<i64>,
+}
+
+impl Parts {
+    fn of(start: Option<&Tensor>, steps: usize, envs: usize) -> Self {
+        let start = start.map(Tensor::contiguous);
+        let begins =
+            |t: usize, env: usize| start.as_ref().is_some_and(|start| slice::<bool>(start)[t * envs + env]);
+        // First step, length, environment.
+        let mut parts: Vec<(usize, usize, usize)> = Vec::new();
+        for env in 0..envs {
+            let firsts: Vec<usize> = (0..steps).filter(|&t| t == 0 || begins(t, env)).collect();
+            let ends = firsts.iter().skip(1).copied().chain([steps]);
+            parts.extend(firsts.iter().zip(ends).map(|(&first, end)| (first, end - first, env)));
+        }
+        parts.sort_by_key(|&(first, length, env)| (std::cmp::Reverse(length), env, first));
+        let mut last = vec![0; envs];
+        for (i, &(first, length, env)) in parts.iter().enumerate() {
+            if first + length == steps {
+                last[env] = i as i64;
+            }
+        }
+        let longest = parts.first().map_or(0, |part| part.1);
+        let going = |k: usize| parts.iter().take_while(move |part| part.1 > k);
+        Self {
+            env: parts.iter().map(|part| part.2 as i64).collect(),
+            known: parts.iter().map(|&(first, _, env)| first == 0 && !begins(0, env)).collect(),
+            last,
+            sizes: (0..longest).map(|k| going(k).count() as i64).collect(),
+            rows: (0..longest)
+                .flat_map(|k| going(k).map(move |&(first, _, env)| ((first + k) * envs + env) as i64))
+                .collect(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -167,20 +227,8 @@ mod tests {
             let mut rng = Stream::new(0, "test", 0, 0);
             let (x, mut memory) = (rng.normals(&[7, 2, 3]), rng.normals(&[2, cell.memory()]));
             let (outputs, last) = cell.unroll(&flat, &x, &memory, Some(&never(7, 2)));
-            let weights = [cell.input, cell.hidden, cell.input_bias, cell.hidden_bias];
-            let [input, hidden, input_bias, hidden_bias] = weights.map(|index| flat.get(index));
             for t in 0..7 {
-                let (x, biases) =
-                    (x.get(t), [input_bias, hidden_bias].map(|bias| Some(bias.shallow_clone())));
-                let [input_bias, hidden_bias] = biases;
-                memory = match kind {
-                    CellKind::Lstm => {
-                        let state = [memory.narrow(1, 0, 5), memory.narrow(1, 5, 5)];
-                        let (h, c) = x.lstm_cell(&state, input, hidden, input_bias, hidden_bias);
-                        Tensor::cat(&[h, c], 1)
-                    }
-                    CellKind::Gru => x.gru_cell(&memory, input, hidden, input_bias, hidden_bias),
-                };
+                memory = cell.step(&flat, &x.get(t), &memory);
                 assert!(difference(&outputs.get(t), &memory.narrow(1, 0, 5)) < 1e-6, "{kind:?} {t}");
             }
             assert!(difference(&last, &memory) < 1e-6, "{kind:?}");
@@ -220,6 +268,20 @@ mod tests {
                 "{kind:?}"
             );
         }
+    }
+
+    #[test]
+    fn parts_lie_side_by_side_the_longest_first() {
+        // Two environments, five steps; episodes begin before steps 0 and 3 of the second one.
+        let start = never(5, 2);
+        let _ = start.get(0).get(1).fill_(1);
+        let _ = start.get(3).get(1).fill_(1);
+        let parts = Parts::of(Some(&start), 5, 2);
+        assert_eq!(parts.env, [0, 1, 1]);
+        assert_eq!(parts.known, [true, false, false]);
+        assert_eq!(parts.last, [0, 2]);
+        assert_eq!(parts.sizes, [3, 3, 2, 1, 1]);
+        assert_eq!(parts.rows, [0, 1, 7, 2, 3, 9, 4, 5, 6, 8]);
     }
 
     #[test]

@@ -76,9 +76,10 @@ fn the_command_refuses_what_it_does_not_know() {
         let script = Path::new(ROOT).join("experiments/bench/bench.py");
         Command::new(&python).arg(script).args(arguments).output().unwrap()
     };
-    for (arguments, says) in
-        [(["--rows", "pong"], "ppo, gail, gail_trpo, hold, env, pixels, icm"), (["--rounds", "0"], "at least one")]
-    {
+    for (arguments, says) in [
+        (["--rows", "pong"], "ppo, gail, gail_trpo, hold, env, pixels, icm"),
+        (["--rounds", "0"], "at least one"),
+    ] {
         let refused = bench(&arguments);
         assert_eq!(refused.status.code(), Some(2), "{refused:?}");
         assert!(String::from_utf8_lossy(&refused.stderr).contains(says), "{refused:?}");
