@@ -6,9 +6,10 @@ use std::io::Write;
 use tempfile::NamedTempFile;
 
 /// Built-in recipes: name and text.
-pub const RECIPES: [(&str, &str); 43] = [
+pub const RECIPES: [(&str, &str); 44] = [
     ("a2c/cartpole", include_str!("../recipes/a2c/cartpole.toml")),
     ("bc/cartpole", include_str!("../recipes/bc/cartpole.toml")),
+    ("compose/gail-icm-rooms", include_str!("../recipes/compose/gail-icm-rooms.toml")),
     ("dac/hopper", include_str!("../recipes/dac/hopper.toml")),
     ("dcgan/faces", include_str!("../recipes/dcgan/faces.toml")),
     ("dcgan/faces-modern", include_str!("../recipes/dcgan/faces-modern.toml")),

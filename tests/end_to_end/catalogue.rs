@@ -4,9 +4,10 @@ use crate::program::Place;
 use imago_envs::extras::Extra;
 use std::time::Instant;
 
-const RECIPES: [&str; 23] = [
+const RECIPES: [&str; 24] = [
     "a2c/cartpole",
     "bc/cartpole",
+    "compose/gail-icm-rooms",
     "dcgan/faces",
     "dcgan/faces-modern",
     "dcgan/frames",
