@@ -109,6 +109,14 @@ impl A2c {
         Self { config, policy, adam, fused }
     }
 
+    /// Â of the rows of a step, `[B]`.
+    fn advantage(&self, rows: &Rows) -> Tensor {
+        match self.config.normalise_advantage {
+            true => standardised(&rows.advantage),
+            false => rows.advantage.shallow_clone(),
+        }
+    }
+
     /// The loss's gradient on valid rows, by the fast path. Of the policy that acted PPO's objective without a clip has
     /// this gradient, too: d exp(log π − log π_old) = d log π at π = π_old (Huang et al. 2022, "A2C is a special case of
     /// PPO").
@@ -126,7 +134,9 @@ impl A2c {
             (rows.len() as usize, self.policy.input(&rollout.gather_observation(&rows.index)));
         let minibatch = rows.plain(plain(&input, 0, count), 0, count);
         let losses = fused.gradient(&mut self.policy, &minibatch, &config);
-        Some(Losses { policy: losses.policy, value: losses.value, entropy: losses.entropy })
+        // The gradients are the same, the objectives are not; what was written down is log π.
+        let policy = policy_gradient_loss(&rows.log_prob, &self.advantage(rows)).double_value(&[]);
+        Some(Losses { policy, value: losses.value, entropy: losses.entropy })
     }
 
     /// The loss's gradient on what the environments `envs`, int64 `[m]`, have done, by autograd; with the rows that
@@ -137,11 +147,7 @@ impl A2c {
         if rows.len() == 0 {
             return Ok(None);
         }
-        let advantage = match config.normalise_advantage {
-            true => standardised(&rows.advantage),
-            false => rows.advantage.shallow_clone(),
-        };
-        let policy_loss = policy_gradient_loss(&evaluated.log_prob, &advantage);
+        let policy_loss = policy_gradient_loss(&evaluated.log_prob, &self.advantage(&rows));
         let value_loss = value_loss(&evaluated.value, &rows.value, &rows.returns, None);
         let entropy = evaluated.entropy.mean(Kind::Float);
         let loss =
@@ -330,7 +336,11 @@ mod tests {
         for (i, (a, b)) in fused.iter().zip(autograds).enumerate() {
             assert!((a - b).abs() < 1e-5, "{i}: {a} is not {b}");
         }
-        assert!((ours.value - theirs.value).abs() < 1e-5 && (ours.entropy - theirs.entropy).abs() < 1e-5);
+        for (a, b) in
+            [(ours.policy, theirs.policy), (ours.value, theirs.value), (ours.entropy, theirs.entropy)]
+        {
+            assert!((a - b).abs() < 1e-5, "{a} is not {b}");
+        }
     }
 
     #[test]

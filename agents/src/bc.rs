@@ -71,7 +71,7 @@ impl Bc {
     /// Splits the pairs, takes the training part into the policy's statistics.
     ///
     /// # Errors
-    /// Spaces that do not fit the policy; no pair left to train on.
+    /// Spaces that do not fit the policy; a policy with a memory; no pair left to train on.
     pub fn new(
         config: BcConfig,
         mut policy: ActorCritic,
@@ -81,6 +81,11 @@ impl Bc {
     ) -> Result<Self> {
         policy.spec.observation.check_fits("observations", &demonstrations.observation_space)?;
         policy.spec.action.check_fits("actions", &demonstrations.action_space)?;
+        if policy.spec.memory.is_some() {
+            return Err(Error::Invalid(
+                "pairs are cloned one by one, without what came before: no memory".into(),
+            ));
+        }
         let count = demonstrations.pairs();
         let held_out = (count as f64 * config.validation_split).round() as i64;
         let training = count as i64 - held_out;

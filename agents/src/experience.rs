@@ -130,6 +130,9 @@ impl Experience {
         let Some(bounds) = policy.bounds().cloned() else {
             return Err(Error::Invalid("the policy of an off-policy learner acts within bounds".into()));
         };
+        if policy.spec.memory.is_some() {
+            return Err(Error::Invalid("off-policy learners learn from single steps: no memory".into()));
+        }
         if policy.perceptron().is_none() || policy.spec.value_heads > 0 {
             return Err(Error::Invalid(
                 "off-policy learners read vectors: use policy.torso = \"mlp\", or learner.kind = \"ppo\" for images"

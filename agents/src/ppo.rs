@@ -26,7 +26,8 @@ pub struct PpoConfig {
     /// Passes over each rollout.
     #[schemars(range(min = 1))]
     pub epochs: usize,
-    /// Transitions in a gradient step; the last one of an epoch may be smaller.
+    /// Transitions in a gradient step; the last one of an epoch may be smaller. With policy.memory all that as many
+    /// environments have done as fit in, one at least.
     #[schemars(range(min = 1))]
     pub minibatch_size: usize,
     /// γ of the signals that do not set their own.

@@ -13,9 +13,11 @@ use tch::{Device, Kind, Tensor};
 pub(crate) struct Rows {
     /// Where in the rollout they are, `t · N + n`: observations are read when they are needed.
     pub index: Tensor,
+    /// `[B]` or `[B, A]`, as the policy chose it.
     pub action: Tensor,
     /// What was allowed, `[B, choices]`.
     pub mask: Option<Tensor>,
+    /// log π of it when it was chosen, `[B]`.
     pub log_prob: Tensor,
     /// `[B]`, summed over value heads.
     pub advantage: Tensor,

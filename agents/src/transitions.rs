@@ -33,8 +33,8 @@ impl<'a> Transitions<'a> {
     pub fn of(batch: &'a Batch, to_ends: bool) -> Result<Self> {
         let Lead::Time { steps, envs } = batch.lead else {
             return Err(Error::Invalid(
-                "what came next is known in rollouts, not in transitions from a replay: use learner.kind = \"ppo\" or \
-                 \"trpo\""
+                "what came next is known in rollouts, not in transitions from a replay: use learner.kind = \"ppo\", \
+                 \"a2c\" or \"trpo\""
                     .into(),
             ));
         };

@@ -109,9 +109,12 @@ impl Trpo {
     /// A learner of `policy`, whose own values are not used.
     ///
     /// # Errors
-    /// A policy that shares its features with its values, or reads images: the value function here reads vectors.
+    /// A policy that has a memory, shares its features with its values, or reads images: the value function here reads vectors.
     pub fn new(config: TrpoConfig, policy: ActorCritic, rng: &mut Stream) -> Result<Self> {
         let spec = &policy.spec;
+        if spec.memory.is_some() {
+            return Err(Error::Invalid("TRPO learns from single steps: use PPO or A2C with a memory".into()));
+        }
         if spec.value_heads != 1 {
             return Err(Error::Invalid(
                 "TRPO has one value function: give all signals the same `discount` and `episodic`".into(),

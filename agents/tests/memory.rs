@@ -5,7 +5,7 @@
 
 use imago::Stream;
 use imago::nn::{ActorCritic, BoxHead, CellKind, MemorySpec, PolicySpec, TorsoKind, TorsoSpec};
-use imago::rollout::{Collector, CollectorSpec};
+use imago::rollout::{Actor, Collector, CollectorSpec, run_episodes};
 use imago::run::{Log, State, Train};
 use imago::signal::{Extrinsic, RewardSignal, Signals, Stacked, ValueHead, When};
 use imago_agents::{
@@ -186,6 +186,25 @@ fn without_a_memory_half_of_the_turns_are_wrong() {
     for algorithm in [Algorithm::Ppo, Algorithm::A2c] {
         let success = Setting { algorithm, memory: None, ..TASK }.succeeds(0);
         assert!((0.3..=0.7).contains(&success), "{algorithm:?}: {success}");
+    }
+}
+
+/// `watch` plays one episode at a time, `eval` many: they are the same.
+#[test]
+fn an_episode_is_the_same_alone_and_among_others() {
+    for images in [false, true] {
+        for memory in [LSTM, GRU] {
+            let setting = Setting { images, memory, signal: Signal::Icm, shared: images, steps: 16, ..TASK };
+            let mut agent = setting.agent(1, 1_000, &[4]);
+            iterate(&mut agent, 2);
+            let actor = Actor::Policy { policy: agent.policy(), deterministic: false };
+            let played = |count: usize| {
+                let episodes =
+                    run_episodes(setting.envs(count).as_mut(), &actor, 6, 7, "compared", true).unwrap();
+                episodes.into_iter().map(|episode| episode.record.unwrap().actions).collect::<Vec<_>>()
+            };
+            assert!(played(1) == played(6), "images {images}, {memory:?}");
+        }
     }
 }
 

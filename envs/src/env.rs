@@ -376,8 +376,8 @@ pub trait VecEnv: Send {
     fn frame_stack(&self) -> usize {
         1
     }
-    /// Where the player of an environment is now: `x` and `y` of its info, if it says so.
-    fn place(&self, _env: usize) -> Option<[f64; 2]> {
+    /// Where the player of an environment is now: `x` and `y` of its info, in its own units, if it says so.
+    fn position(&self, _env: usize) -> Option<[f64; 2]> {
         None
     }
     /// State of every environment, `None` for those that cannot save, and each one's episode number.
@@ -504,7 +504,7 @@ impl<E: Env> VecEnv for Each<E> {
         self.envs.len()
     }
 
-    fn place(&self, env: usize) -> Option<[f64; 2]> {
+    fn position(&self, env: usize) -> Option<[f64; 2]> {
         Some([self.envs[env].info("x")?, self.envs[env].info("y")?])
     }
 

@@ -186,7 +186,7 @@ fn distance(a: [f64; 2], b: [f64; 2]) -> f64 {
     (a[0] - b[0]).hypot(a[1] - b[1])
 }
 
-/// A step of `by` from `x` towards `direction` (a component of it), and that direction after a bounce.
+/// `x + step`, mirrored at the edges 0 and [`FIELD`], and whether it was.
 fn bounced(x: f64, step: f64) -> (f64, bool) {
     match x + step {
         over if over > FIELD => (2.0 * FIELD - over, true),

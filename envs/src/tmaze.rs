@@ -45,7 +45,8 @@ impl TMaze {
         }
     }
 
-    /// From recipe arguments: `length` (steps from the sign to the fork, default 10).
+    /// From recipe arguments: `length` (steps from the sign to the fork, default 10). A hundred and more need a longer
+    /// `time_limit` than the 100 steps of the registry.
     ///
     /// # Errors
     /// Other arguments; a length below 1.

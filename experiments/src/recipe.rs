@@ -152,13 +152,15 @@ pub struct PolicyConfig {
     /// One torso for policy and value.
     pub shared: Option<bool>,
     /// A recurrent cell behind the torso (behind each, if they are two), so that the policy remembers what it has seen in
-    /// an episode: for learner.kind = "ppo" and "a2c". Off if absent.
+    /// an episode: for learner.kind = "ppo" and "a2c". Gradients go back to the beginning of a rollout, rollout.steps. Off if
+    /// absent.
     #[schemars(extend("x-default" = "off"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<CellKind>,
     /// Units of that cell.
-    #[schemars(range(min = 1, max = 65_536))]
-    pub memory_units: i64,
+    #[schemars(range(min = 1, max = 65_536), extend("x-default" = "256"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_units: Option<i64>,
     /// Standardise vector observations by running statistics.
     pub normalise: bool,
     /// Begin those statistics with the demonstrations' observations, as Ho & Ermon's code (2016) does.
@@ -185,7 +187,7 @@ impl Default for PolicyConfig {
             activation: None,
             shared: None,
             memory: None,
-            memory_units: 256,
+            memory_units: None,
             normalise: false,
             normalise_from_demos: false,
             cloning_steps: 0,
@@ -207,6 +209,9 @@ impl PolicyConfig {
         self.hidden.get_or_insert(hidden);
         self.activation.get_or_insert(activation);
         self.shared.get_or_insert(shared);
+        if self.memory.is_some() {
+            self.memory_units.get_or_insert(256);
+        }
     }
 
     /// The policy for these spaces.
@@ -228,7 +233,7 @@ impl PolicyConfig {
             log_std: self.log_std,
             masked: false,
             box_head: BoxHead::Gaussian,
-            memory: self.memory.map(|kind| MemorySpec { kind, units: self.memory_units }),
+            memory: self.memory.zip(whole.memory_units).map(|(kind, units)| MemorySpec { kind, units }),
         }
     }
 }
@@ -647,6 +652,11 @@ impl Recipe {
             "learns what to remember from whole sequences: use learner.kind = \"ppo\" or \"a2c\"",
         )?;
         check(
+            self.policy.memory.is_some() || self.policy.memory_units.is_none(),
+            "policy.memory_units",
+            "of which cell? Set policy.memory = \"lstm\" or \"gru\" too",
+        )?;
+        check(
             self.policy.memory.is_none() || self.policy.cloning_steps == 0,
             "policy.cloning_steps",
             "clones pairs, not sequences: leave policy.memory out",
@@ -703,7 +713,7 @@ impl Recipe {
             check(
                 self.learner.replay().is_none() || !sequential,
                 &format!("signal.{name}"),
-                "this signal follows rollouts in time, not a replay: use learner.kind = \"ppo\" or \"trpo\"",
+                "this signal follows rollouts in time, not a replay: use learner.kind = \"ppo\", \"a2c\" or \"trpo\"",
             )?;
         }
         for signal in &self.signals {
@@ -711,7 +721,7 @@ impl Recipe {
                 check(
                     self.learner.replay().is_none() || gail.action_input != ActionInput::NextObservation,
                     &format!("signal.{}.action_input", signal.name),
-                    "what came next is known in rollouts, not in a replay: use learner.kind = \"ppo\" or \"trpo\"",
+                    "what came next is known in rollouts, not in a replay: use learner.kind = \"ppo\", \"a2c\" or \"trpo\"",
                 )?;
                 let replay = gail.replay_rollouts.max(1).checked_mul(rollout.unwrap_or(1));
                 check(

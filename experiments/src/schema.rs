@@ -203,7 +203,8 @@ pub fn sections() -> Result<Vec<Section>> {
         learner(
             "a2c",
             None,
-            "Advantage actor-critic: one step for each rollout, or one for each environment of it.",
+            "Advantage actor-critic: one step for each rollout, or one for each environment of it. Rollouts are short then: \
+             rollout.steps of 5 to 20.",
             keys::<A2cConfig>(),
         ),
         learner("trpo", None, "Trust region policy optimisation.", keys::<TrpoConfig>()),
@@ -276,7 +277,8 @@ fn describe_torsos(keys: &mut [Key]) -> Result<()> {
         policy.complete();
         completed.push((serde_json::to_value(torso)?, serde_json::to_value(policy)?));
     }
-    for key in keys.iter_mut().filter(|key| key.schema.get("default").is_none()) {
+    let told = |key: &&mut Key| ["default", "x-default"].iter().any(|name| key.schema.get(name).is_some());
+    for key in keys.iter_mut().filter(|key| !told(key)) {
         let each = completed.iter().map(|(torso, policy)| {
             format!("{} for {}", as_toml(&policy[&key.name]), torso.as_str().unwrap_or_default())
         });
@@ -340,7 +342,7 @@ pub fn json_schema() -> Result<Value> {
     for name in ["run", "env", "data", "rollout", "policy", "eval"] {
         properties.insert(name.into(), refer(name));
     }
-    let others = ["trpo", "sac", "td3", "bc", "dcgan"].map(|kind| chosen(&format!("learner-{kind}")));
+    let others = ["a2c", "trpo", "sac", "td3", "bc", "dcgan"].map(|kind| chosen(&format!("learner-{kind}")));
     let learners: Vec<Value> = std::iter::once(refer("learner-ppo")).chain(others).collect();
     properties.insert("learner".into(), json!({ "oneOf": learners }));
     let named: Map<String, Value> = builtin.iter().map(|kind| ((*kind).into(), called(kind))).collect();

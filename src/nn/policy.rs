@@ -418,26 +418,38 @@ impl ActorCritic {
     /// both have as many heads, and begin anew if not: then what signals pay is another thing anyway.
     ///
     /// # Errors
-    /// A policy of other spaces or other layers.
+    /// A policy of other spaces or other layers, another memory included.
     pub fn begin_from(&mut self, other: &Self) -> Result<()> {
         let (ours, theirs) = (&self.spec, &other.spec);
         theirs
             .observation
             .check_fits("the policy's and the environment's observations", &ours.observation)?;
         theirs.action.check_fits("the policy's and the environment's actions", &ours.action)?;
-        let left = self.parameters.take_over(&other.parameters);
-        if let Some(name) = left.iter().find(|name| !name.starts_with("value/out")) {
+        let built = |spec: &PolicySpec| (spec.memory, spec.shared, spec.torso.activation, spec.torso.kind);
+        let mut missing = (built(ours) != built(theirs)).then(String::new);
+        if missing.is_none() {
+            let left = self.parameters.take_over(&other.parameters);
+            missing = left.into_iter().find(|name| !name.starts_with("value/out"));
+        }
+        if let Some(name) = missing {
+            let of = |spec: &PolicySpec| {
+                let (TorsoSpec { kind, hidden, activation, .. }, shared) = (&spec.torso, spec.shared);
+                let memory = spec
+                    .memory
+                    .map_or("none".into(), |memory| format!("{} units of {:?}", memory.units, memory.kind));
+                format!(
+                    "torso {kind:?}, hidden {hidden:?}, activation {activation:?}, shared {shared}, memory {memory}"
+                )
+            };
+            let what = if name.is_empty() {
+                String::new()
+            } else {
+                format!(" (that policy has no `{name}` of this shape)")
+            };
             return Err(Error::Invalid(format!(
-                "that policy has no `{name}` of this shape; the layers must be the same: torso {:?}, hidden {:?}, shared \
-                 {}, memory {:?} there, torso {:?}, hidden {:?}, shared {}, memory {:?} here",
-                theirs.torso.kind,
-                theirs.torso.hidden,
-                theirs.shared,
-                theirs.memory,
-                ours.torso.kind,
-                ours.torso.hidden,
-                ours.shared,
-                ours.memory
+                "the layers must be the same: {} there, {} here{what}",
+                of(theirs),
+                of(ours)
             )));
         }
         if self.normaliser.is_some() != other.normaliser.is_some() {

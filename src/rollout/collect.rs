@@ -446,7 +446,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::memory::slice;
-    use crate::nn::{BoxHead, TorsoSpec};
+    use crate::nn::{BoxHead, CellKind, MemorySpec, TorsoSpec};
     use crate::{Stream, allocations};
     use imago_envs::{Each, Env, Leaf, LeafMut, Space, Step};
     use std::sync::atomic::{AtomicI32, Ordering};
@@ -583,6 +583,52 @@ mod tests {
             // A rollout begins where the last one stopped.
             let following = collector.collect(&policy).unwrap().batch;
             assert_eq!(following.observations.get(0), batch.observations.get(4));
+        }
+    }
+
+    /// What a final observation is worth depends on its whole episode and on no other.
+    #[test]
+    fn final_values_remember_their_episode() {
+        for kind in [CellKind::Lstm, CellKind::Gru] {
+            let mut spec = spec(2, 8);
+            spec.policy.memory = Some(MemorySpec { kind, units: 4 });
+            let policy = policy(&spec);
+            let mut collector = Collector::new(spec, vec![group(1, false), group(2, false)]).unwrap();
+            for rollout in 0..2 {
+                let batch = collector.collect(&policy).unwrap().batch;
+                let ends = batch.ends.as_ref().unwrap();
+                let index = Vec::<i64>::try_from(&ends.index).unwrap();
+                // Episodes of three steps: the second rollout begins in the middle of one.
+                let steps: &[i64] = if rollout == 0 { &[2, 5] } else { &[0, 3, 6] };
+                assert_eq!(index.len(), 3 * steps.len());
+                for (i, &(t, env)) in
+                    index.iter().map(|at| (at / 3, at % 3)).collect::<Vec<_>>().iter().enumerate()
+                {
+                    assert!(steps.contains(&t), "{t}");
+                    if t < 2 {
+                        continue;
+                    }
+                    let episode = batch.observations.narrow(0, t - 2, 3).select(1, env);
+                    let seen = Tensor::cat(&[episode, ends.observation.narrow(0, i as i64, 1)], 0);
+                    let (_, values, _) = policy.forward_sequence(&seen, None, &policy.no_memory(1), None);
+                    let difference = (values.get(3) - ends.value.get(i as i64)).abs().max().double_value(&[]);
+                    assert!(difference < 1e-5, "{kind:?} {t} {env}: {difference}");
+                    let forgetful = policy.value(&ends.observation.narrow(0, i as i64, 1)).get(0);
+                    assert!(
+                        (forgetful - values.get(3)).abs().max().double_value(&[]) > 1e-4,
+                        "no memory needed"
+                    );
+                }
+                // The values and probabilities that were written down, from the memory of the rollout's beginning.
+                let memory = batch.memory.as_ref().unwrap();
+                let seen = batch.flat_observation();
+                let (decided, values, _) = policy.forward_sequence(&seen, None, memory, Some(&batch.start));
+                let written = batch.values.as_ref().unwrap().narrow(0, 0, 8).reshape([24, 2]);
+                assert!((values - written).abs().max().double_value(&[]) < 1e-5);
+                let log_prob =
+                    decided.log_prob(&batch.flat_action()) - batch.log_prob.as_ref().unwrap().view(-1);
+                assert!(log_prob.abs().max().double_value(&[]) < 1e-4);
+            }
         }
     }
 

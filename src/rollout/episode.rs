@@ -44,7 +44,7 @@ pub struct Episode {
     pub terminated: bool,
     /// Cut off by a limit; both where the task ends in the limit's step.
     pub truncated: bool,
-    /// Where its player was before each step, if the environment says so.
+    /// Where its player was before each step, in the environment's units, if it says so.
     pub path: Vec<[f64; 2]>,
     /// What was seen, done and received, if it was recorded.
     pub record: Option<Record>,
@@ -229,7 +229,7 @@ pub fn run_episodes(
         };
         clip_to_space(&action_space, action.leaf_mut());
         for (env, episode) in current.iter_mut().enumerate() {
-            episode.path.extend(envs.place(env));
+            episode.path.extend(envs.position(env));
             if let Some(record) = &mut episode.record {
                 record.observations.extend(row.observation.leaf().part(env, space.len()));
                 record.actions.extend(action.leaf().part(env, action_space.len()));
@@ -257,7 +257,11 @@ pub fn run_episodes(
                 }
             }
         }
-        let mut begun = vec![false; n];
+        let mut begun: Vec<bool> = row.valid.iter().map(|valid| !valid).collect();
+        // The step of an engine that only then begins the next episode is none of it.
+        for (env, _) in begun.iter().enumerate().filter(|(_, begun)| **begun) {
+            current[env] = begin(env, round[env]);
+        }
         for (env, last) in row.finals.iter() {
             begun[env] = true;
             round[env] += 1;

@@ -96,8 +96,8 @@ pub(crate) struct Rollout {
     /// Steps of each episode before row `t`, `[T + 1, n]`.
     pub elapsed: Column<i64>,
     pub valid: Column<bool>,
-    /// What the policy remembers before row 0 and after the last one, `[2, n, S]`; of environments that begin an episode
-    /// there it is forgotten.
+    /// What the policy remembers before row 0 and after the last one, `[2, n, S]`; nothing counts of environments that begin
+    /// an episode there.
     pub memory: Column<f32>,
     pub pulse: Pulse,
     /// Steps of each environment's episode so far.

@@ -127,6 +127,7 @@ fn a_map_shows_where_an_agent_goes() {
         "{:?}",
         &bytes[..24]
     );
+    place.refuses("eval a --episodes 2 --map map.gif", &["map.gif", ".png"]);
     place.refuses("eval a --episodes 2 --map map.png", &["map.png", "--force"]);
     place.ok("train ppo/cartpole --set run.total_steps=2048 --set run.eval_episodes=1 --run-dir b --quiet");
     place.refuses("eval b --episodes 1 --map other.png", &["CartPole-v1", "no floor plan", "Rooms-v0"]);

@@ -70,6 +70,14 @@ fn what_does_not_fit_is_refused() {
         "ppo/cartpole --from source --set policy.hidden=[32]",
         &["policy/hidden0/weight", "[64, 64]", "[32]"],
     );
+    // Heads that read another thing, though their shapes are the same.
+    place.ok(&format!("train ppo/tmaze {SMALL} --run-dir remembers"));
+    refuses(
+        "ppo/cartpole --set env.id=TMaze-v0 --set policy.hidden=[32] --set policy.shared=true --from remembers",
+        &["run.from", "memory 32 units of Lstm there", "memory none here"],
+    );
+    refuses("ppo/cartpole --set policy.memory_units=8", &["policy.memory_units", "policy.memory"]);
+    refuses("trpo/cartpole --set policy.memory=gru", &["policy.memory", "ppo", "a2c"]);
     refuses(
         "ppo/cartpole --set policy.freeze=[\"torso\"]",
         &["policy.freeze", "`torso`", "policy/hidden0/weight"],

@@ -177,7 +177,7 @@ impl Rooms {
     }
 
     /// Puts the player to a start of the episode: its first, or the one after so many armours.
-    fn place(&mut self) {
+    fn put_at_start(&mut self) {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         // The second stream is the noise's.
         rng.set_stream(if self.found == 0 { 0 } else { u64::from(self.found) + 1 });
@@ -229,7 +229,7 @@ impl Env for Rooms {
     fn reset(&mut self, seed: u64, observation: LeafMut) -> Result<()> {
         (self.seed, self.drawn, self.found, self.noise) = (seed, 0, 0, noise_of(seed));
         self.trail = Trail::default();
-        self.place();
+        self.put_at_start();
         self.observe(observation);
         Ok(())
     }
@@ -251,7 +251,7 @@ impl Env for Rooms {
                 self.found += 1;
                 step.terminated = !self.config.endless;
                 if self.config.endless {
-                    self.place();
+                    self.put_at_start();
                 }
                 break;
             }
@@ -276,7 +276,8 @@ impl Env for Rooms {
     }
 
     fn frame_stack(&self) -> usize {
-        self.config.frames
+        // An armour blackens the stack in the middle of an endless episode: its pictures are not all of the one before.
+        if self.config.endless { 1 } else { self.config.frames }
     }
 
     fn save(&self) -> Option<Vec<u8>> {

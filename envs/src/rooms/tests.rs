@@ -329,6 +329,8 @@ fn an_episode_is_a_function_of_seed_and_actions_and_comes_back() {
 fn an_endless_episode_goes_on_at_another_start_and_comes_back() {
     let config = RoomsConfig { endless: true, ..Default::default() };
     let (mut game, ways) = (Game::new(config.clone()), ways());
+    // Whoever stores each picture once would have others than the player saw.
+    assert_eq!((game.env.frame_stack(), starting(Start::Dense).env.frame_stack()), (1, 4));
     game.reset(3);
     let (mut starts, mut saved) = (vec![game.env.player.position], None);
     let mut told = Vec::new();

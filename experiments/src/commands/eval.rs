@@ -15,7 +15,7 @@ use imago::run::write_whole;
 use imago_agents::Visits;
 use imago_envs::{EnvSpec, FloorPlan};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Measure a run's return.
 #[derive(Args)]
@@ -95,6 +95,15 @@ pub fn subject(program: &Program, arguments: &Arguments) -> Result<(Loaded, EnvS
     Ok((loaded, env))
 }
 
+/// The floor that `path` is to show.
+fn plan(path: &Path, env: &EnvSpec, shared: &Shared) -> Result<FloorPlan> {
+    let is_png = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png"));
+    ensure!(is_png, "--map {}: maps are written as PNG, so the name ends with .png", path.display());
+    check_output(path, shared.force)?;
+    let missing = || format!("--map: `{}` has no floor plan; Rooms-v0 and DoomMyWayHome have", env.id);
+    FloorPlan::of(env).with_context(missing)
+}
+
 /// Runs the command.
 pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome {
     tch::set_num_threads(1);
@@ -113,15 +122,7 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
         return Ok(Done::Finished);
     }
     let (loaded, env) = subject(program, arguments)?;
-    let plan = match &arguments.map {
-        Some(path) => {
-            check_output(path, shared.force)?;
-            Some(FloorPlan::of(&env).with_context(|| {
-                format!("--map: `{}` has no floor plan; Rooms-v0 and DoomMyWayHome have", env.id)
-            })?)
-        }
-        None => None,
-    };
+    let plan = arguments.map.as_ref().map(|path| plan(path, &env, shared)).transpose()?;
     let seed = shared.seed.unwrap_or(loaded.recipe.run.seed);
     let actor = Actor::Policy { policy: &loaded.policy, deterministic: !arguments.stochastic };
     let episodes = runs::fresh_episodes(program, &env, &actor, arguments.episodes, seed, "reporting", false)?;
@@ -168,6 +169,9 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
             score.length_mean,
             scaled_score.map_or(String::new(), |s| format!(", scaled score {s:.3}"))
         );
+        if let Some(path) = &arguments.map {
+            println!("map     {}", path.display());
+        }
     }
     Ok(Done::Finished)
 }
