@@ -71,6 +71,8 @@ pub struct Orchard {
     touched: [u32; 2],
     seed: u64,
     rng: ChaCha8Rng,
+    /// What a picture shows of it: a buffer.
+    near: Vec<(usize, [f64; 2])>,
     observation: Space,
     action: Space,
 }
@@ -106,6 +108,7 @@ impl Orchard {
             touched: [0; 2],
             seed: 0,
             rng: ChaCha8Rng::seed_from_u64(0),
+            near: Vec::with_capacity(2 * fruit),
             observation: Space::bytes(&[3, size, size]),
             action: Space::discrete(5),
             config,
@@ -138,12 +141,12 @@ impl Orchard {
         }
     }
 
-    /// The colour at a place of the field.
-    fn colour(&self, place: [f64; 2], near: &[(usize, [f64; 2])]) -> [u8; 3] {
+    /// The colour at a place of the field, of what is near.
+    fn colour(&self, place: [f64; 2]) -> [u8; 3] {
         if distance(place, self.picker) < RADIUS {
             return PICKER;
         }
-        if let Some((index, _)) = near.iter().find(|(_, fruit)| distance(place, *fruit) < RADIUS) {
+        if let Some((index, _)) = self.near.iter().find(|(_, fruit)| distance(place, *fruit) < RADIUS) {
             return if *index < self.config.fruit { GREEN } else { RED };
         }
         if place.iter().any(|x| !(0.0..FIELD).contains(x)) {
@@ -153,25 +156,22 @@ impl Orchard {
     }
 
     /// The square of side `side` around `centre` in so many pixels, row by row from the top; `paint` takes them.
-    fn draw(&self, centre: [f64; 2], side: f64, size: usize, mut paint: impl FnMut(usize, [u8; 3])) {
+    fn draw(&mut self, centre: [f64; 2], side: f64, size: usize, mut paint: impl FnMut(usize, [u8; 3])) {
         let reach = side / 2.0 + RADIUS;
-        let near: Vec<(usize, [f64; 2])> = self
-            .fruit
-            .iter()
-            .enumerate()
-            .map(|(i, fruit)| (i, fruit.place))
-            .filter(|(_, place)| (0..2).all(|axis| (place[axis] - centre[axis]).abs() < reach))
-            .collect();
+        let places = self.fruit.iter().enumerate().map(|(i, fruit)| (i, fruit.place));
+        let within = |place: &[f64; 2]| (0..2).all(|axis| (place[axis] - centre[axis]).abs() < reach);
+        self.near.clear();
+        self.near.extend(places.filter(|(_, place)| within(place)));
         let at = |pixel: usize| ((pixel as f64 + 0.5) / size as f64 - 0.5) * side;
         for row in 0..size {
             for column in 0..size {
                 let place = [centre[0] + at(column), centre[1] + at(row)];
-                paint(row * size + column, self.colour(place, &near));
+                paint(row * size + column, self.colour(place));
             }
         }
     }
 
-    fn observe(&self, mut observation: LeafMut) {
+    fn observe(&mut self, mut observation: LeafMut) {
         let size = self.config.size;
         let bytes = observation.u8();
         self.draw(self.picker, WINDOW, size, |pixel, colour| {
