@@ -71,8 +71,6 @@ pub struct Orchard {
     touched: [u32; 2],
     seed: u64,
     rng: ChaCha8Rng,
-    /// What a picture shows of it: a buffer.
-    near: Vec<(usize, [f64; 2])>,
     observation: Space,
     action: Space,
 }
@@ -108,7 +106,6 @@ impl Orchard {
             touched: [0; 2],
             seed: 0,
             rng: ChaCha8Rng::seed_from_u64(0),
-            near: Vec::with_capacity(2 * fruit),
             observation: Space::bytes(&[3, size, size]),
             action: Space::discrete(5),
             config,
@@ -141,37 +138,43 @@ impl Orchard {
         }
     }
 
-    /// The colour at a place of the field, of what is near.
-    fn colour(&self, place: [f64; 2]) -> [u8; 3] {
-        if distance(place, self.picker) < RADIUS {
-            return PICKER;
-        }
-        if let Some((index, _)) = self.near.iter().find(|(_, fruit)| distance(place, *fruit) < RADIUS) {
-            return if *index < self.config.fruit { GREEN } else { RED };
-        }
-        if place.iter().any(|x| !(0.0..FIELD).contains(x)) {
-            return BEYOND;
-        }
-        GROUND[(place[0].floor() + place[1].floor()) as usize % 2]
-    }
-
-    /// The square of side `side` around `centre` in so many pixels, row by row from the top; `paint` takes them.
-    fn draw(&mut self, centre: [f64; 2], side: f64, size: usize, mut paint: impl FnMut(usize, [u8; 3])) {
-        let reach = side / 2.0 + RADIUS;
-        let places = self.fruit.iter().enumerate().map(|(i, fruit)| (i, fruit.place));
-        let within = |place: &[f64; 2]| (0..2).all(|axis| (place[axis] - centre[axis]).abs() < reach);
-        self.near.clear();
-        self.near.extend(places.filter(|(_, place)| within(place)));
-        let at = |pixel: usize| ((pixel as f64 + 0.5) / size as f64 - 0.5) * side;
+    /// The square of side `side` around `centre` in so many pixels, row by row from the top; `paint` takes them, the later
+    /// over the earlier.
+    fn draw(&self, centre: [f64; 2], side: f64, size: usize, mut paint: impl FnMut(usize, [u8; 3])) {
+        // Where the middle of a pixel lies, and which pixel's middle is the first not before a place.
+        let at = |pixel: usize, axis: usize| ((pixel as f64 + 0.5) / size as f64 - 0.5) * side + centre[axis];
+        let first = |place: f64, axis: usize| {
+            (((place - centre[axis]) / side + 0.5) * size as f64 - 0.5).ceil().clamp(0.0, size as f64)
+                as usize
+        };
         for row in 0..size {
+            let y = at(row, 1);
             for column in 0..size {
-                let place = [centre[0] + at(column), centre[1] + at(row)];
-                paint(row * size + column, self.colour(place));
+                let x = at(column, 0);
+                let inside = (0.0..FIELD).contains(&x) && (0.0..FIELD).contains(&y);
+                let ground = if inside { GROUND[(x as usize + y as usize) % 2] } else { BEYOND };
+                paint(row * size + column, ground);
+            }
+        }
+        let colours = self
+            .fruit
+            .iter()
+            .enumerate()
+            .rev()
+            .map(|(i, fruit)| (fruit.place, if i < self.config.fruit { GREEN } else { RED }));
+        for (place, colour) in colours.chain([(self.picker, PICKER)]) {
+            for row in first(place[1] - RADIUS, 1)..first(place[1] + RADIUS, 1) {
+                for column in first(place[0] - RADIUS, 0)..first(place[0] + RADIUS, 0) {
+                    let away = [at(column, 0) - place[0], at(row, 1) - place[1]];
+                    if away[0] * away[0] + away[1] * away[1] < RADIUS * RADIUS {
+                        paint(row * size + column, colour);
+                    }
+                }
             }
         }
     }
 
-    fn observe(&mut self, mut observation: LeafMut) {
+    fn observe(&self, mut observation: LeafMut) {
         let size = self.config.size;
         let bytes = observation.u8();
         self.draw(self.picker, WINDOW, size, |pixel, colour| {
