@@ -2,7 +2,7 @@
 
 use crate::fused::FusedPpo;
 use crate::learner::Learner;
-use crate::ppo::{PpoConfig, clipped, explained_variance, standardised, value_loss};
+use crate::ppo::{PpoConfig, explained_variance, standardised, value_loss};
 use crate::rows::{Rows, evaluate_sequences, plain};
 use imago::nn::{ActorCritic, Adam};
 use imago::rollout::Batch;
@@ -218,15 +218,9 @@ impl Learner for A2c {
     }
 
     fn learn(&mut self, rollout: Batch, signals: &mut Signals, now: Moment, log: &mut Log) -> Result<()> {
-        let spec = &self.policy.spec;
-        rollout.check_finite(&spec.observation, &spec.action)?;
-        let rewards = timed(Phase::Signals, || {
-            signals.update(When::BeforeReward, &rollout, now, log)?;
-            let rewards = signals.rewards(&rollout, now.progress, log)?;
-            Ok::<_, Error>(clipped(rewards, self.config.total_reward_clip))
-        })?;
+        let (clip, lambda) = (self.config.total_reward_clip, self.config.gae_lambda);
+        let rows = Rows::scored(&self.policy.spec, &rollout, signals, (clip, lambda), now, log)?;
         timed(Phase::Update, || {
-            let rows = Rows::of(&rollout, &rewards, signals, self.config.gae_lambda)?;
             self.improve(&rollout, &rows, now, log)?;
             if self.policy.normaliser.is_some() {
                 // Not before: the values were computed with the old statistics.

@@ -76,9 +76,7 @@ impl Evaluation {
                 false,
             )?;
             if let Some(plan) = self.plan.filter(|_| !deterministic) {
-                let mut visits = Visits::new(plan);
-                episodes.iter().flat_map(|episode| &episode.path).for_each(|&place| visits.add(place));
-                let picture = visits.picture();
+                let picture = Visits::of(plan, &episodes).picture();
                 let (width, height) = (picture.width as u32, picture.height as u32);
                 log.image("evaluation/visits", width, height, png(&picture)?);
             }

@@ -122,14 +122,6 @@ pub(crate) fn standardised(advantage: &Tensor) -> Tensor {
     }
 }
 
-/// Rewards of each value head within ± `clip`.
-pub(crate) fn clipped(rewards: Vec<Tensor>, clip: Option<f64>) -> Vec<Tensor> {
-    match clip {
-        Some(clip) => rewards.iter().map(|reward| reward.clamp(-clip, clip)).collect(),
-        None => rewards,
-    }
-}
-
 /// Figures of one minibatch.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Losses {
@@ -331,15 +323,9 @@ impl Learner for Ppo {
     }
 
     fn learn(&mut self, rollout: Batch, signals: &mut Signals, now: Moment, log: &mut Log) -> Result<()> {
-        let spec = &self.policy.spec;
-        rollout.check_finite(&spec.observation, &spec.action)?;
-        let rewards = timed(Phase::Signals, || {
-            signals.update(When::BeforeReward, &rollout, now, log)?;
-            let rewards = signals.rewards(&rollout, now.progress, log)?;
-            Ok::<_, Error>(clipped(rewards, self.config.total_reward_clip))
-        })?;
+        let (clip, lambda) = (self.config.total_reward_clip, self.config.gae_lambda);
+        let rows = Rows::scored(&self.policy.spec, &rollout, signals, (clip, lambda), now, log)?;
         timed(Phase::Update, || {
-            let rows = Rows::of(&rollout, &rewards, signals, self.config.gae_lambda)?;
             self.improve(&rollout, &rows, now, log)?;
             if self.policy.normaliser.is_some() {
                 // Not before: the stored log-probabilities were computed with the old statistics.
@@ -407,13 +393,6 @@ mod tests {
         let r = [2f64, 0.5];
         let wanted = r.iter().map(|r| r - 1.0 - r.ln()).sum::<f64>() / 2.0;
         assert!((approximate_kl(&Tensor::from_slice(&[2f32.ln(), 0.5f32.ln()])) - wanted).abs() < 1e-6);
-    }
-
-    #[test]
-    fn the_sum_of_all_rewards_is_clipped_and_only_if_asked() {
-        let sums = || vec![Tensor::from_slice(&[0.5f32, 1.5, -3.0])];
-        assert_eq!(slice::<f32>(&clipped(sums(), Some(1.0))[0]), [0.5, 1.0, -1.0]);
-        assert_eq!(slice::<f32>(&clipped(sums(), None)[0]), [0.5, 1.5, -3.0]);
     }
 
     #[test]

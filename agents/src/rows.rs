@@ -2,9 +2,11 @@
 
 use crate::fused::Minibatch;
 use imago::memory::{leaf_of, slice};
-use imago::nn::{ActorCritic, Evaluated};
+use imago::nn::{ActorCritic, Evaluated, PolicySpec};
 use imago::rollout::{AdvantageInput, Batch, Lead, generalised_advantage};
-use imago::signal::Signals;
+use imago::run::Log;
+use imago::run::profile::{Phase, timed};
+use imago::signal::{Moment, Signals, When};
 use imago::{Error, Result};
 use imago_envs::Leaf;
 use tch::{Device, Kind, Tensor};
@@ -28,12 +30,33 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
+    /// The rows of a rollout that `policy` describes, as the signals score it now; those that learn before they judge have
+    /// done so. The sum of their rewards on a value head is kept within ± `clip`; `lambda` is that of the advantages.
+    ///
+    /// # Errors
+    /// A NaN in the rollout; a signal's own.
+    pub fn scored(
+        policy: &PolicySpec,
+        rollout: &Batch,
+        signals: &mut Signals,
+        (clip, lambda): (Option<f64>, f64),
+        now: Moment,
+        log: &mut Log,
+    ) -> Result<Self> {
+        rollout.check_finite(&policy.observation, &policy.action)?;
+        let rewards = timed(Phase::Signals, || {
+            signals.update(When::BeforeReward, rollout, now, log)?;
+            signals.rewards(rollout, now.progress, log)
+        })?;
+        timed(Phase::Update, || Self::of(rollout, &clipped(rewards, clip), signals, lambda))
+    }
+
     /// All T · N of a rollout, with the advantages and returns of every value head; those that are not valid, too. Of
     /// `rewards` there are as many as heads, `[T, N]`.
     ///
     /// # Errors
     /// A rollout without values or log-probabilities.
-    pub fn of(rollout: &Batch, rewards: &[Tensor], signals: &Signals, lambda: f64) -> Result<Self> {
+    fn of(rollout: &Batch, rewards: &[Tensor], signals: &Signals, lambda: f64) -> Result<Self> {
         let missing =
             || Error::Invalid("the learner needs rollouts with values and log-probabilities".into());
         let (values, log_prob) =
@@ -131,6 +154,14 @@ impl Rows {
     }
 }
 
+/// Rewards of each value head within ± `clip`.
+fn clipped(rewards: Vec<Tensor>, clip: Option<f64>) -> Vec<Tensor> {
+    match clip {
+        Some(clip) => rewards.iter().map(|reward| reward.clamp(-clip, clip)).collect(),
+        None => rewards,
+    }
+}
+
 /// `count` rows of `x` from `start` in plain memory.
 pub(crate) fn plain(x: &Tensor, start: usize, count: usize) -> Leaf<'_> {
     let width = x.size()[1..].iter().product::<i64>() as usize;
@@ -178,8 +209,15 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use imago::Stream;
-    use imago::nn::{BoxHead, CellKind, Choice, Decision, MemorySpec, PolicySpec, TorsoSpec};
+    use imago::nn::{BoxHead, CellKind, Choice, Decision, MemorySpec, TorsoSpec};
     use imago_envs::Space;
+
+    #[test]
+    fn the_sum_of_all_rewards_is_clipped_and_only_if_asked() {
+        let sums = || vec![Tensor::from_slice(&[0.5f32, 1.5, -3.0])];
+        assert_eq!(slice::<f32>(&clipped(sums(), Some(1.0))[0]), [0.5, 1.0, -1.0]);
+        assert_eq!(slice::<f32>(&clipped(sums(), None)[0]), [0.5, 1.5, -3.0]);
+    }
 
     /// What was decided step by step, with episodes that begin in the middle, is found again by whole sequences: the
     /// probabilities that workers have written down and those that the learner computes are the same.

@@ -1,5 +1,6 @@
 //! Where episodes have been: a map of the floor, the darker the oftener.
 
+use imago::rollout::Episode;
 use imago_envs::{FloorPlan, Frame};
 
 /// Side of a square in pixels.
@@ -16,16 +17,15 @@ pub struct Visits {
 }
 
 impl Visits {
-    /// None yet.
-    pub fn new(plan: FloorPlan) -> Self {
-        Self { counts: vec![0; plan.floor.len()], plan }
-    }
-
-    /// Somebody was there, in the environment's units. Beyond the plan it counts nowhere.
-    pub fn add(&mut self, place: [f64; 2]) {
-        if let Some(square) = self.plan.square(place) {
-            self.counts[square] += 1;
+    /// Those of episodes in the floor's environment. What lies beyond the plan counts nowhere.
+    pub fn of(plan: FloorPlan, episodes: &[Episode]) -> Self {
+        let mut counts = vec![0; plan.floor.len()];
+        for &position in episodes.iter().flat_map(|episode| &episode.path) {
+            if let Some(square) = plan.square(position) {
+                counts[square] += 1;
+            }
         }
+        Self { plan, counts }
     }
 
     /// The floor from above, north up: walls dark, squares from white (never) to red, by the logarithm of how often. What
@@ -69,11 +69,9 @@ mod tests {
             floor
         };
         let plan = FloorPlan { origin: [0.0, 0.0], cell: 10.0, columns: 5, floor: &FLOOR };
-        let mut visits = Visits::new(plan);
-        (0..9).for_each(|_| visits.add([15.0, 15.0]));
-        visits.add([25.0, 25.0]);
-        visits.add([-1.0, 25.0]);
-        let frame = visits.picture();
+        let often = Episode { path: vec![[15.0, 15.0]; 9], ..Default::default() };
+        let once = Episode { path: vec![[25.0, 25.0], [-1.0, 25.0]], ..Default::default() };
+        let frame = Visits::of(plan, &[often, once]).picture();
         // One wall on each side.
         assert_eq!((frame.width, frame.height), (4 * SCALE, 4 * SCALE));
         let at = |column: usize, row: usize| frame.pixels[row * SCALE * frame.width + column * SCALE];

@@ -2,18 +2,19 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod resumed;
+
 use imago::Stream;
 use imago::nn::{ActorCritic, BoxHead, PolicySpec, TorsoSpec};
 use imago::rollout::{Collector, CollectorSpec};
-use imago::run::{Log, State, Train};
+use imago::run::{Log, Train};
 use imago::signal::{Extrinsic, RewardNorm, RewardSignal, Schedule, Signals, Stacked, ValueHead, When};
 use imago_agents::{
     Agent, Disagreement, DisagreementConfig, E3b, E3bConfig, Evaluation, Icm, IcmConfig, Ppo, PpoConfig, Rnd,
     RndConfig, Standardise,
 };
 use imago_envs::{Each, Env, Leaf, LeafMut, Space, Step, VecEnv};
-use std::collections::BTreeMap;
-use tch::Tensor;
+use resumed::{assert_same, iterate, loaded, saved};
 
 /// Cells of the corridor. Chance is at its end within [`LIMIT`] steps once in a million episodes: 49 steps to the right
 /// more than to the left, of 100, are 4.9 deviations.
@@ -236,39 +237,17 @@ fn e3b_finds_the_end_of_the_corridor() {
     }
 }
 
-/// What an agent would save, as bytes of its own.
-fn saved(agent: &mut Agent) -> (BTreeMap<String, Tensor>, serde_json::Value) {
-    let mut state = State::saving();
-    agent.state(&mut state).unwrap();
-    let (tensors, values) = state.finish().unwrap();
-    let tensors = tensors.into_iter().map(|(name, tensor)| (name, tensor.copy())).collect();
-    (tensors, serde_json::to_value(values).unwrap())
-}
-
 /// N + M iterations are N iterations, a checkpoint, and M iterations of another agent, episodes of rollouts that were
 /// begun, running statistics and elliptical matrices included.
 #[test]
 fn a_resumed_agent_goes_on_as_if_it_had_never_stopped() {
     for curiosity in [Curiosity::Icm, Curiosity::Rnd, Curiosity::Disagreement, Curiosity::E3b] {
         let made = || agent(curiosity, 5, STEPS);
-        let iterate = |agent: &mut Agent, times: usize| {
-            (0..times).for_each(|_| agent.iterate(&mut Log::in_memory()).unwrap());
-        };
-        let mut whole = made();
+        let (mut whole, mut first) = (made(), made());
         iterate(&mut whole, 5);
-        let (mut first, mut second) = (made(), made());
         iterate(&mut first, 2);
-        let (tensors, values) = saved(&mut first);
-        let serde_json::Value::Object(values) = values else { unreachable!() };
-        let mut state = State::loading(tensors, values.into_iter().collect());
-        second.state(&mut state).unwrap();
-        state.finish().unwrap();
+        let mut second = loaded(made(), saved(&mut first));
         iterate(&mut second, 3);
-        let (wanted, found) = (saved(&mut whole), saved(&mut second));
-        assert_eq!(wanted.1, found.1, "{curiosity:?}");
-        assert_eq!(wanted.0.len(), found.0.len(), "{curiosity:?}");
-        for ((name, wanted), found) in wanted.0.iter().zip(found.0.values()) {
-            assert_eq!(wanted, found, "{curiosity:?}: {name}");
-        }
+        assert_same(&mut whole, &mut second, &format!("{curiosity:?}"));
     }
 }

@@ -3,17 +3,19 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod resumed;
+
 use imago::Stream;
 use imago::nn::{ActorCritic, BoxHead, CellKind, MemorySpec, PolicySpec, TorsoKind, TorsoSpec};
 use imago::rollout::{Actor, Collector, CollectorSpec, run_episodes};
-use imago::run::{Log, State, Train};
+use imago::run::{Log, Train};
 use imago::signal::{Extrinsic, RewardSignal, Signals, Stacked, ValueHead, When};
 use imago_agents::{
     A2c, A2cConfig, Agent, Demonstrations, Descent, Evaluation, Gail, GailConfig, Icm, IcmConfig, Learner,
     Ppo, PpoConfig, Rnd, RndConfig,
 };
 use imago_envs::{EnvSpec, LeafBuf, Registry, VecEnv};
-use std::collections::BTreeMap;
+use resumed::{assert_same, iterate, loaded, saved};
 use tch::Tensor;
 
 const LSTM: Option<MemorySpec> = Some(MemorySpec { kind: CellKind::Lstm, units: 32 });
@@ -208,19 +210,6 @@ fn an_episode_is_the_same_alone_and_among_others() {
     }
 }
 
-/// What an agent would save, as bytes of its own.
-fn saved(agent: &mut Agent) -> (BTreeMap<String, Tensor>, serde_json::Value) {
-    let mut state = State::saving();
-    agent.state(&mut state).unwrap();
-    let (tensors, values) = state.finish().unwrap();
-    let tensors = tensors.into_iter().map(|(name, tensor)| (name, tensor.copy())).collect();
-    (tensors, serde_json::to_value(values).unwrap())
-}
-
-fn iterate(agent: &mut Agent, times: usize) {
-    (0..times).for_each(|_| agent.iterate(&mut Log::in_memory()).unwrap());
-}
-
 /// Every learner × signal × kind of observation × cell: three iterations are one, a checkpoint in the middle of episodes,
 /// and two of another agent with other threads.
 #[test]
@@ -235,20 +224,13 @@ fn all_go_together_and_go_on_as_if_they_had_never_stopped() {
                     iterate(&mut whole, 3);
                     let mut first = setting.agent(3, 1_000, &[2, 2]);
                     iterate(&mut first, 1);
-                    let (tensors, values) = saved(&mut first);
-                    let remembered = &tensors["collector/group0/memory"];
+                    let checkpoint = saved(&mut first);
+                    let remembered = &checkpoint.0["collector/group0/memory"];
                     assert!(remembered.abs().max().double_value(&[]) > 0.0, "{setting:?}");
-                    let serde_json::Value::Object(values) = values else { unreachable!() };
-                    let mut state = State::loading(tensors, values.into_iter().collect());
-                    let mut second = Setting { workers: 2, ..setting }.agent(3, 1_000, &[2, 2]);
-                    second.state(&mut state).unwrap();
-                    state.finish().unwrap();
+                    let second = Setting { workers: 2, ..setting }.agent(3, 1_000, &[2, 2]);
+                    let mut second = loaded(second, checkpoint);
                     iterate(&mut second, 2);
-                    let (wanted, found) = (saved(&mut whole), saved(&mut second));
-                    assert_eq!(wanted.1, found.1, "{setting:?}");
-                    for ((name, wanted), found) in wanted.0.iter().zip(found.0.values()) {
-                        assert_eq!(wanted, found, "{setting:?}: {name}");
-                    }
+                    assert_same(&mut whole, &mut second, &format!("{setting:?}"));
                 }
             }
         }

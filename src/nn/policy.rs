@@ -425,13 +425,7 @@ impl ActorCritic {
             .observation
             .check_fits("the policy's and the environment's observations", &ours.observation)?;
         theirs.action.check_fits("the policy's and the environment's actions", &ours.action)?;
-        let built = |spec: &PolicySpec| (spec.memory, spec.shared, spec.torso.activation, spec.torso.kind);
-        let mut missing = (built(ours) != built(theirs)).then(String::new);
-        if missing.is_none() {
-            let left = self.parameters.take_over(&other.parameters);
-            missing = left.into_iter().find(|name| !name.starts_with("value/out"));
-        }
-        if let Some(name) = missing {
+        let refused = |why: &str| {
             let of = |spec: &PolicySpec| {
                 let (TorsoSpec { kind, hidden, activation, .. }, shared) = (&spec.torso, spec.shared);
                 let memory = spec
@@ -441,16 +435,20 @@ impl ActorCritic {
                     "torso {kind:?}, hidden {hidden:?}, activation {activation:?}, shared {shared}, memory {memory}"
                 )
             };
-            let what = if name.is_empty() {
-                String::new()
-            } else {
-                format!(" (that policy has no `{name}` of this shape)")
-            };
-            return Err(Error::Invalid(format!(
-                "the layers must be the same: {} there, {} here{what}",
+            Error::Invalid(format!(
+                "the layers must be the same: {} there, {} here{why}",
                 of(theirs),
                 of(ours)
-            )));
+            ))
+        };
+        // Shapes may fit where what they are of does not.
+        let built = |spec: &PolicySpec| (spec.memory, spec.shared, spec.torso.activation, spec.torso.kind);
+        if built(ours) != built(theirs) {
+            return Err(refused(""));
+        }
+        let left = self.parameters.take_over(&other.parameters);
+        if let Some(name) = left.iter().find(|name| !name.starts_with("value/out")) {
+            return Err(refused(&format!(" (that policy has no `{name}` of this shape)")));
         }
         if self.normaliser.is_some() != other.normaliser.is_some() {
             return Err(Error::Invalid(format!(

@@ -127,9 +127,7 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
     let actor = Actor::Policy { policy: &loaded.policy, deterministic: !arguments.stochastic };
     let episodes = runs::fresh_episodes(program, &env, &actor, arguments.episodes, seed, "reporting", false)?;
     if let (Some(plan), Some(path)) = (plan, &arguments.map) {
-        let mut visits = Visits::new(plan);
-        episodes.iter().flat_map(|episode| &episode.path).for_each(|&place| visits.add(place));
-        write_whole(path, &png(&visits.picture())?)?;
+        write_whole(path, &png(&Visits::of(plan, &episodes).picture())?)?;
     }
     let score = Score::of(&episodes);
     // Elsewhere the run's references mean nothing.
