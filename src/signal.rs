@@ -137,7 +137,14 @@ pub enum RewardNorm {
     /// Divided by the running standard deviation of the discounted sum R_t = γ R_{t−1} + r_t of each
     /// environment (Burda et al. 2018; with PPO's code since 2017). Forward in time; the mean stays.
     Returns,
+    /// Less the mean of the rollout, then as `returns`, but by the deviation of late: of about the last 16,384 sums. For
+    /// curiosity, whose rewards shrink as it learns, and whose returns do not end with the episode: a constant changes
+    /// nothing there but is most of what the value head would have to learn (Naik et al. 2024, "Reward centering").
+    Centred,
 }
+
+/// Sums that [`RewardNorm::Centred`] takes its deviation of.
+const LATE: f64 = 16_384.0;
 
 /// State of a [`RewardNorm`].
 #[derive(Clone, Debug, Default)]
@@ -149,7 +156,12 @@ struct Scale {
 }
 
 impl Scale {
-    fn observe(&mut self, x: f64) {
+    /// What was observed counts for no more than `memory` of its kind.
+    fn observe(&mut self, x: f64, memory: f64) {
+        if self.count >= memory {
+            self.squares *= (memory - 1.0) / self.count;
+            self.count = memory - 1.0;
+        }
         self.count += 1.0;
         let delta = x - self.mean;
         self.mean += delta / self.count;
@@ -171,14 +183,14 @@ impl Scale {
             let x = match norm {
                 RewardNorm::None => return,
                 RewardNorm::Rewards => f64::from(reward),
-                RewardNorm::Returns => {
+                RewardNorm::Returns | RewardNorm::Centred => {
                     let sum = &mut self.sums[i % envs as usize];
                     let kept = if starts[i] && head.episodic { 0.0 } else { *sum * head.discount };
                     *sum = kept + f64::from(reward);
                     *sum
                 }
             };
-            self.observe(x);
+            self.observe(x, if norm == RewardNorm::Centred { LATE } else { f64::INFINITY });
         }
     }
 
@@ -383,14 +395,19 @@ impl Signals {
         let zeros = || Tensor::zeros([steps, envs], (Kind::Float, Device::Cpu));
         let mut heads: Vec<Tensor> = self.heads.iter().map(|_| zeros()).collect();
         for stacked in &mut self.stack {
-            let reward = stacked.reward(batch)?;
+            let mut reward = stacked.reward(batch)?;
+            let mean = reward.masked_select(&batch.valid).mean(Kind::Float).double_value(&[]);
+            let returns = log.as_ref().map(|_| stacked.returns.follow(&reward, batch));
+            // Of no valid row there is no mean.
+            if stacked.normalise == RewardNorm::Centred && mean.is_finite() {
+                // Not in place: it may be the batch's own.
+                reward = reward - mean;
+            }
             if let Some(log) = &mut log {
-                let mean = reward.masked_select(&batch.valid).mean(Kind::Float).double_value(&[]);
-                // Of no valid row there is none.
                 if mean.is_finite() {
                     log.scalar(&format!("{}/reward_mean", stacked.name), mean);
                 }
-                for sum in stacked.returns.follow(&reward, batch) {
+                for sum in returns.into_iter().flatten() {
                     log.scalar(&format!("{}/return", stacked.name), sum);
                 }
                 stacked.scale.update(stacked.normalise, &reward, batch, &self.heads[stacked.value_head]);
@@ -496,6 +513,40 @@ mod tests {
         for (found, raw) in slice::<f32>(&rewards[0]).iter().zip([1.0, 2.0, 3.0, 1.0, 2.0]) {
             assert!((f64::from(*found) - raw / 0.56f64.sqrt()).abs() < 1e-5, "{found}");
         }
+    }
+
+    /// Rewards 1, 2, 3, 1, 2 less their mean 1.8, over the deviation of the sums that go on over the episode's end; the batch
+    /// and what is logged stay as they are.
+    #[test]
+    fn centred_rewards_lose_the_mean_of_their_rollout() {
+        let mut centred = Stacked::new("centred", Box::new(Extrinsic), When::AfterPolicy);
+        centred.normalise = RewardNorm::Centred;
+        let head = ValueHead { discount: 0.5, episodic: false };
+        let mut signals = Signals { stack: vec![centred], heads: vec![head] };
+        let mut batch = batch(&[1.0, 2.0, 3.0, 1.0, 2.0, 999.0]);
+        batch.valid = Tensor::from_slice(&[true, true, true, true, true, false]).view([3, 2]);
+        let mut log = Log::in_memory();
+        let rewards = signals.rewards(&batch, 0.0, &mut log).unwrap();
+        // Environment 0: −0.8, 1.2 − 0.4 = 0.8, 0.2 + 0.4 = 0.6; environment 1: 0.2, −0.8 + 0.1 = −0.7.
+        let sums = [-0.8, 0.2, 0.8, -0.7, 0.6];
+        let mean = sums.iter().sum::<f64>() / 5.0;
+        let deviation = (sums.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / 5.0).sqrt();
+        for (found, raw) in slice::<f32>(&rewards[0]).iter().zip([1.0, 2.0, 3.0, 1.0, 2.0]) {
+            assert!((f64::from(*found) - (raw - 1.8) / deviation).abs() < 1e-5, "{found}");
+        }
+        assert_eq!(slice::<f32>(&batch.reward), [1.0, 2.0, 3.0, 1.0, 2.0, 999.0]);
+        assert!((log.current("centred/reward_mean").unwrap() - 1.8).abs() < 1e-6);
+    }
+
+    /// Sums that grew a thousandfold count for nearly nothing after three times as many later ones.
+    #[test]
+    fn the_deviation_of_late_forgets() {
+        let mut scale = Scale::default();
+        (0..2 * LATE as usize).for_each(|i| scale.observe(if i % 2 == 0 { 1000.0 } else { -1000.0 }, LATE));
+        assert!((scale.deviation() - 1000.0).abs() < 1.0 && scale.count <= LATE);
+        (0..LATE as usize).for_each(|i| scale.observe(if i % 2 == 0 { 1.0 } else { -1.0 }, LATE));
+        // A share of e⁻¹ of the old variance is left.
+        assert!((scale.deviation() - 1000.0 * (-0.5f64).exp()).abs() < 5.0, "{}", scale.deviation());
     }
 
     /// The return of each signal in each episode, apart from the others', whatever the rollouts' bounds.

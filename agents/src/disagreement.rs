@@ -26,6 +26,10 @@ use tch::{Kind, Tensor};
 pub struct DisagreementConfig {
     /// In what space the future is predicted.
     pub features: FeatureKind,
+    /// Images are averaged over squares of so many pixels a side before they are read: fine textures are slow to learn, and
+    /// what stays unlearnt where the agent has long been is no news.
+    #[schemars(range(min = 1, max = 64))]
+    pub downsample: usize,
     /// What reads the observations.
     #[schemars(extend("x-default" = "\"icm\" for images, \"mlp\" for everything else"))]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,6 +71,7 @@ impl Default for DisagreementConfig {
     fn default() -> Self {
         Self {
             features: FeatureKind::Random,
+            downsample: 1,
             torso: None,
             hidden: None,
             standardise: Standardise::Vectors,
@@ -112,6 +117,7 @@ impl Disagreement {
         let mut layout = Layout::default();
         let spec = FeatureSpec {
             kind: config.features,
+            downsample: config.downsample,
             torso: config.torso,
             hidden: config.hidden.as_deref(),
             standardise: config.standardise,

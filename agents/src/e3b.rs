@@ -28,6 +28,10 @@ const MOST_FEATURES: i64 = 2_048;
 pub struct E3bConfig {
     /// The space in which news is measured.
     pub features: FeatureKind,
+    /// Images are averaged over squares of so many pixels a side before they are read: fine textures are slow to learn, and
+    /// what stays unlearnt where the agent has long been is no news.
+    #[schemars(range(min = 1, max = 64))]
+    pub downsample: usize,
     /// What reads the observations.
     #[schemars(extend("x-default" = "\"icm\" for images, \"mlp\" for everything else"))]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,6 +71,7 @@ impl Default for E3bConfig {
     fn default() -> Self {
         Self {
             features: FeatureKind::Inverse,
+            downsample: 1,
             torso: None,
             hidden: None,
             standardise: Standardise::Vectors,
@@ -146,6 +151,7 @@ impl E3b {
         let mut layout = Layout::default();
         let spec = FeatureSpec {
             kind: config.features,
+            downsample: config.downsample,
             torso: config.torso,
             hidden: config.hidden.as_deref(),
             standardise: config.standardise,

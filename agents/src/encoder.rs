@@ -1,13 +1,13 @@
 //! φ(s): what a curiosity module sees of an observation.
 
-use imago::Result;
 use imago::memory::{leaf_of, slice, slice_mut};
 use imago::nn::{
     Activation, Convolutions, Flat, ImageTrace, Init, Layout, Precision, RunningNorm, Torso, TorsoKind,
-    TorsoSpec, features_of, standardised_features,
+    TorsoSpec, downsampled, downsampled_space, features_of, standardised_features,
 };
 use imago::rollout::leaf_tensor;
 use imago::run::State;
+use imago::{Error, Result};
 use imago_envs::{Dtype, LeafBuf, Space};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,46 @@ pub(crate) fn torso_for(space: &Space, torso: Option<TorsoKind>, hidden: Option<
     TorsoSpec { kind, hidden, activation: Activation::Elu, precision: Precision::F32 }
 }
 
+/// How sharply observations are seen: images can be averaged over squares of pixels.
+pub(crate) struct Sight {
+    whole: Space,
+    /// Of a square, in pixels.
+    side: i64,
+    /// What is left to see: floats `[C, H, W]` of downsampled images, everything else as it is.
+    pub space: Space,
+}
+
+impl Sight {
+    /// # Errors
+    /// `downsample` above 1 over something that is no image, or too small a one.
+    pub fn new(whole: &Space, downsample: usize) -> Result<Self> {
+        let side = downsample as i64;
+        let space = match downsample {
+            1 => whole.clone(),
+            _ => downsampled_space(whole, side).ok_or_else(|| {
+                Error::Invalid(format!(
+                    "downsample = {side} is for images of at least {side} × {side} pixels; observations here are {whole:?}: \
+                     remove it, or make it smaller"
+                ))
+            })?,
+        };
+        Ok(Self { whole: whole.clone(), side, space })
+    }
+
+    /// Observations `[B, …]` as elements of [`Sight::space`].
+    pub fn see(&self, observation: &Tensor) -> Tensor {
+        match self.side {
+            1 => observation.shallow_clone(),
+            side => downsampled(&self.whole, observation, side),
+        }
+    }
+
+    /// Whether it shows pictures.
+    pub fn is_image(&self) -> bool {
+        is_image(&self.whole)
+    }
+}
+
 /// Which observations are standardised before they are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -62,8 +102,9 @@ struct Statistics {
 
 impl Statistics {
     /// `standardised` as in [`RunningNorm::only`].
-    fn new(space: &Space, wanted: Standardise, standardised: Vec<bool>) -> Option<Self> {
-        let picture = matches!(space, Space::Box { .. }) && is_image(space);
+    fn new(sight: &Sight, wanted: Standardise, standardised: Vec<bool>) -> Option<Self> {
+        let space = &sight.space;
+        let picture = matches!(space, Space::Box { .. }) && sight.is_image();
         let norm = || RunningNorm::new(space.features(), 1e-8, Some(CLIP)).only(standardised);
         match wanted {
             Standardise::Nothing => None,
@@ -88,7 +129,7 @@ impl Statistics {
 
 /// An encoder whose parameters lie in a [`Flat`] with those of whatever stands on it.
 pub(crate) struct Encoder {
-    space: Space,
+    sight: Sight,
     /// `None` passes the observation itself on.
     torso: Option<Torso>,
     /// Numbers in φ.
@@ -107,26 +148,27 @@ impl Encoder {
         layout: &mut Layout,
         name: &str,
         spec: &TorsoSpec,
-        space: &Space,
+        sight: Sight,
         standardise: Standardise,
         init: Init,
     ) -> Result<Self> {
-        let torso = Torso::with_init(layout, name, spec, space, init)?;
-        let standardised = torso.standardised(space);
-        let statistics = Statistics::new(space, standardise, standardised);
+        let torso = Torso::with_init(layout, name, spec, &sight.space, init)?;
+        let standardised = torso.standardised(&sight.space);
+        let statistics = Statistics::new(&sight, standardise, standardised);
         let features = torso.features;
-        Ok(Self { space: space.clone(), features, torso: Some(torso), statistics, plain: None })
+        Ok(Self { sight, features, torso: Some(torso), statistics, plain: None })
     }
 
     /// φ(s) = s, without parameters.
-    pub fn identity(space: &Space, standardise: Standardise) -> Self {
-        let statistics = Statistics::new(space, standardise, standardised_features(space));
-        Self { space: space.clone(), features: space.features() as i64, torso: None, statistics, plain: None }
+    pub fn identity(sight: Sight, standardise: Standardise) -> Self {
+        let statistics = Statistics::new(&sight, standardise, standardised_features(&sight.space));
+        let features = sight.space.features() as i64;
+        Self { sight, features, torso: None, statistics, plain: None }
     }
 
     /// Numbers that its first layer reads.
     pub fn inputs(&self) -> i64 {
-        self.space.features() as i64
+        self.sight.space.features() as i64
     }
 
     /// Finds the fast path, once the parameters are there.
@@ -134,7 +176,7 @@ impl Encoder {
         let torso = self.torso.as_ref().filter(|torso| torso.mlp().layers.is_empty());
         let convolutions = torso.and_then(|torso| match self.pixels() {
             Some(floats) => Convolutions::new(&flat.layout, torso, &floats),
-            None => Convolutions::new(&flat.layout, torso, &self.space),
+            None => Convolutions::new(&flat.layout, torso, &self.sight.space),
         });
         self.plain = convolutions.map(|convolutions| (convolutions, ImageTrace::default()));
     }
@@ -142,7 +184,7 @@ impl Encoder {
     /// The space of standardised pictures, channels first.
     fn pixels(&self) -> Option<Space> {
         self.statistics.as_ref().filter(|statistics| statistics.picture)?;
-        let blank = leaf_tensor(&LeafBuf::zeros(&self.space, 1), &self.space);
+        let blank = leaf_tensor(&LeafBuf::zeros(&self.sight.whole, 1), &self.sight.whole);
         let shape: Vec<usize> = self.read(&blank).size()[1..].iter().map(|&d| d as usize).collect();
         Some(Space::floats(&shape, f64::NEG_INFINITY, f64::INFINITY))
     }
@@ -167,9 +209,10 @@ impl Encoder {
 
     /// Observations as floats.
     fn read(&self, observation: &Tensor) -> Tensor {
+        let (space, seen) = (&self.sight.space, self.sight.see(observation));
         match &self.torso {
-            Some(torso) => torso.prepare(&self.space, observation),
-            None => features_of(&self.space, observation),
+            Some(torso) => torso.prepare(space, &seen),
+            None => features_of(space, &seen),
         }
     }
 
@@ -177,7 +220,7 @@ impl Encoder {
     pub fn encode(&mut self, flat: &Flat, observation: &Tensor) -> Tensor {
         let pixels = match &self.statistics {
             Some(_) if self.plain.is_some() => self.prepared(observation).contiguous(),
-            _ => observation.contiguous(),
+            _ => self.sight.see(observation).contiguous(),
         };
         let Some((convolutions, trace)) = &mut self.plain else {
             return tch::no_grad(|| self.forward(flat, observation));
@@ -254,6 +297,48 @@ mod tests {
         Space::bytes(&[2, 22, 22])
     }
 
+    /// Squares of 2 × 2 pixels, the last row and column left over; channels that come last are the same.
+    #[test]
+    fn downsampled_images_are_means_of_squares() {
+        let rows: [[u8; 5]; 3] = [[0, 255, 51, 51, 9], [255, 0, 51, 51, 9], [9; 5]];
+        let image = Tensor::from_slice(&rows.concat()).view([1, 1, 3, 5]);
+        let first = Sight::new(&Space::bytes(&[1, 3, 5]), 2).unwrap();
+        assert_eq!(first.space.shape(), [1, 1, 2]);
+        let seen = first.see(&image);
+        assert_eq!(seen.size(), [1, 1, 1, 2]);
+        assert_eq!(slice::<f32>(&seen.contiguous()), [0.5, 0.2]);
+        let last = Sight::new(&Space::bytes(&[3, 5, 1]), 2).unwrap();
+        assert_eq!(last.see(&image.permute([0, 2, 3, 1])), seen);
+        // At full sharpness nothing is touched, and what cannot be averaged is refused.
+        assert_eq!(Sight::new(&Space::bytes(&[1, 3, 5]), 1).unwrap().see(&image), image);
+        for (space, side) in [(Space::bytes(&[1, 3, 5]), 4), (Space::floats(&[4], -1.0, 1.0), 2)] {
+            assert!(Sight::new(&space, side).err().unwrap().to_string().contains("downsample"));
+        }
+    }
+
+    /// An encoder of downsampled bytes is one of the smaller images, by either path.
+    #[test]
+    fn an_encoder_sees_no_more_than_its_sight() {
+        let (space, mut rng) = (pictures(), Stream::new(3, "sight", 0, 0));
+        let bytes = (rng.uniforms(&[5, 2, 22, 22]) * 255.0).to_kind(Kind::Uint8);
+        for torso in [TorsoKind::Icm, TorsoKind::Mlp] {
+            let spec = torso_for(&space, Some(torso), None);
+            let sight = Sight::new(&space, 2).unwrap();
+            let (smaller, space_of_smaller) = (sight.see(&bytes), sight.space.clone());
+            let mut phi = Vec::new();
+            for (sight, seen) in [(sight, &bytes), (Sight::new(&space_of_smaller, 1).unwrap(), &smaller)] {
+                let mut layout = Layout::default();
+                let nothing = Standardise::Nothing;
+                let mut encoder =
+                    Encoder::new(&mut layout, "encoder", &spec, sight, nothing, Init::GlorotUniform).unwrap();
+                let flat = Flat::new(layout, &mut Stream::new(0, "weights", 0, 0));
+                encoder.settle(&flat);
+                phi.push(encoder.encode(&flat, seen));
+            }
+            assert!((&phi[0] - &phi[1]).abs().max().double_value(&[]) < 1e-5);
+        }
+    }
+
     /// The convolutions in plain memory and those of libtorch give one gradient.
     #[test]
     fn both_paths_agree() {
@@ -263,7 +348,7 @@ mod tests {
             let mut layout = Layout::default();
             let spec = torso_for(&space, None, None);
             let init = Init::GlorotUniform;
-            let mut encoder = Encoder::new(&mut layout, "encoder", &spec, &space, standardise, init).unwrap();
+            let mut encoder = Encoder::new(&mut layout, "encoder", &spec, Sight::new(&space, 1).unwrap(), standardise, init).unwrap();
             let mut flat = Flat::new(layout, &mut rng);
             let images = (rng.uniforms(&[5, 2, 22, 22]) * 255.0).to_kind(Kind::Uint8);
             encoder.begin(|| images.shallow_clone());
@@ -285,7 +370,7 @@ mod tests {
     #[test]
     fn pictures_have_one_deviation_and_statistics_one_moment() {
         let space = pictures();
-        let mut encoder = Encoder::identity(&space, Standardise::Everything);
+        let mut encoder = Encoder::identity(Sight::new(&space, 1).unwrap(), Standardise::Everything);
         let shown = Tensor::zeros([2, 2, 22, 22], (Kind::Uint8, tch::Device::Cpu));
         // One pixel of 968 is black, then white: mean ½, variance ¼, that of all of them ¼ / 968.
         let _ = shown.get(1).get(0).get(0).get(0).fill_(255);

@@ -1,6 +1,6 @@
 //! Feature spaces in which curiosity modules think, and what teaches them.
 
-use crate::encoder::{Encoder, Standardise, torso_for};
+use crate::encoder::{Encoder, Sight, Standardise, torso_for};
 use crate::inverse_model::InverseModel;
 use crate::transitions::Gathered;
 use crate::vae::Vae;
@@ -60,6 +60,8 @@ enum Teacher {
 #[derive(Clone, Copy)]
 pub(crate) struct FeatureSpec<'a> {
     pub kind: FeatureKind,
+    /// Side of the squares over which images are averaged.
+    pub downsample: usize,
     pub torso: Option<TorsoKind>,
     pub hidden: Option<&'a [i64]>,
     pub standardise: Standardise,
@@ -103,9 +105,10 @@ impl Features {
     /// A convolutional torso over something that is no image, or one too small for it.
     pub fn new(layout: &mut Layout, spec: FeatureSpec, observation: &Space, action: &Space) -> Result<Self> {
         let torso = torso_for(observation, spec.torso, spec.hidden);
+        let sight = Sight::new(observation, spec.downsample)?;
         let encoder = match spec.kind {
-            FeatureKind::Pixels => Encoder::identity(observation, spec.standardise),
-            _ => Encoder::new(layout, "encoder", &torso, observation, spec.standardise, Init::GlorotUniform)?,
+            FeatureKind::Pixels => Encoder::identity(sight, spec.standardise),
+            _ => Encoder::new(layout, "encoder", &torso, sight, spec.standardise, Init::GlorotUniform)?,
         };
         let encoded = encoder.features;
         let teacher = match spec.kind {

@@ -34,6 +34,10 @@ use tch::{Kind, Tensor};
 pub struct IcmConfig {
     /// In what space the future is predicted.
     pub features: FeatureKind,
+    /// Images are averaged over squares of so many pixels a side before they are read: fine textures are slow to learn, and
+    /// what stays unlearnt where the agent has long been is no news.
+    #[schemars(range(min = 1, max = 64))]
+    pub downsample: usize,
     /// What reads the observations.
     #[schemars(extend("x-default" = "\"icm\" for images, \"mlp\" for everything else"))]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,6 +91,7 @@ impl Default for IcmConfig {
     fn default() -> Self {
         Self {
             features: FeatureKind::Inverse,
+            downsample: 1,
             torso: None,
             hidden: None,
             standardise: Standardise::Vectors,
@@ -151,6 +156,7 @@ impl Icm {
         let mut layout = Layout::default();
         let spec = FeatureSpec {
             kind: config.features,
+            downsample: config.downsample,
             torso: config.torso,
             hidden: config.hidden.as_deref(),
             standardise: config.standardise,
@@ -292,6 +298,8 @@ mod tests {
             IcmConfig { error: ErrorForm::Mean, stop_gradient: true, ..small.clone() },
             IcmConfig { forward_model: ForwardKind::Residual, run_length: 1, ..small.clone() },
             IcmConfig { layer_norm: true, ..small.clone() },
+            IcmConfig { downsample: 2, torso: Some(TorsoKind::Mlp), ..small.clone() },
+            IcmConfig { downsample: 2, features: FeatureKind::Pixels, ..small.clone() },
             IcmConfig { features: FeatureKind::Random, ..small.clone() },
             IcmConfig { features: FeatureKind::Vae, ..small.clone() },
             IcmConfig { features: FeatureKind::Pixels, final_pairs: false, ..small },

@@ -11,7 +11,7 @@
 //! The paper's networks are 32 × 8×8, 64 × 4×4, 64 × 3×3 convolutions for 84×84 pictures with leaky ReLU: `torso =
 //! "nature"`. The activation is ELU here.
 
-use crate::encoder::{Encoder, Standardise, is_image, torso_for};
+use crate::encoder::{Encoder, Sight, Standardise, torso_for};
 use crate::forward_model::ErrorForm;
 use crate::transitions::{TOGETHER, Transitions};
 use imago::nn::{Adam, Flat, Init, Layout, Linear, RunningNorm, TorsoKind, TorsoSpec, features_of};
@@ -36,6 +36,11 @@ pub struct RndConfig {
     #[schemars(inner(range(min = 1, max = 65_536)), extend("x-default" = "[] for icm, [512] for nature, [64, 64] for mlp"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hidden: Option<Vec<i64>>,
+    /// Images are averaged over squares of so many pixels a side before anything else, as states are told apart in Go-Explore
+    /// (Ecoffet et al. 2021): a random network's view of fine textures is slow to learn, and what stays unlearnt where the
+    /// agent has long been is no news.
+    #[schemars(range(min = 1, max = 64))]
+    pub downsample: usize,
     /// Numbers that the random network gives.
     #[schemars(range(min = 1, max = 65_536))]
     pub outputs: i64,
@@ -65,6 +70,7 @@ impl Default for RndConfig {
         Self {
             torso: None,
             hidden: None,
+            downsample: 1,
             outputs: 512,
             predictor_hidden: vec![512, 512],
             observation_clip: 5.0,
@@ -90,7 +96,7 @@ impl Network {
     fn new(spec: &TorsoSpec, space: &Space, widths: &[i64], rng: &mut Stream) -> Result<Self> {
         let mut layout = Layout::default();
         let gain = Init::Orthogonal(2f64.sqrt());
-        let mut encoder = Encoder::new(&mut layout, "encoder", spec, space, Standardise::Nothing, gain)?;
+        let mut encoder = Encoder::new(&mut layout, "encoder", spec, Sight::new(space, 1)?, Standardise::Nothing, gain)?;
         let inputs: Vec<i64> = std::iter::once(&encoder.features).chain(widths).copied().collect();
         let pairs = inputs.iter().zip(widths).enumerate();
         let layers = pairs.map(|(i, (&input, &output))| {
@@ -120,7 +126,7 @@ impl Network {
 pub struct Rnd {
     config: RndConfig,
     /// Of a single frame.
-    frame: Space,
+    sight: Sight,
     /// Frames in an observation.
     stack: usize,
     /// What the networks read: floats of the frame's shape.
@@ -153,8 +159,9 @@ impl Rnd {
     /// A convolutional torso over something that is no image, or one too small for it.
     pub fn new(config: RndConfig, space: &Space, stack: usize, rng: &mut Stream) -> Result<Self> {
         let frame = newest(space, stack);
-        let shape = match &frame {
-            Space::Box { shape, .. } if is_image(&frame) => shape.clone(),
+        let sight = Sight::new(&frame, config.downsample)?;
+        let shape = match &sight.space {
+            Space::Box { shape, .. } if sight.is_image() => shape.clone(),
             vector => vec![vector.features()],
         };
         let floats = Space::floats(&shape, f64::NEG_INFINITY, f64::INFINITY);
@@ -167,9 +174,9 @@ impl Rnd {
         let widths = [&config.predictor_hidden[..], &[config.outputs]].concat();
         let predictor = Network::new(&spec, &floats, &widths, rng)?;
         Ok(Self {
-            normaliser: RunningNorm::new(frame.features(), 1e-8, Some(config.observation_clip)),
+            normaliser: RunningNorm::new(floats.features(), 1e-8, Some(config.observation_clip)),
             config,
-            frame,
+            sight,
             stack,
             shape: shape.iter().map(|&d| d as i64).collect(),
             begun: false,
@@ -179,10 +186,15 @@ impl Rnd {
         })
     }
 
+    /// Frames `[B, …]` as rows of floats, `[B, F]`.
+    fn rows(&self, frames: &Tensor) -> Tensor {
+        features_of(&self.sight.space, &self.sight.see(frames))
+    }
+
     /// Frames `[B, …]` as the networks read them.
     fn standardised(&self, frames: &Tensor) -> Tensor {
         let shape: Vec<i64> = std::iter::once(frames.size()[0]).chain(self.shape.iter().copied()).collect();
-        self.normaliser.normalise(&features_of(&self.frame, frames)).view(&shape[..])
+        self.normaliser.normalise(&self.rows(frames)).view(&shape[..])
     }
 
     /// Squared errors `[B]` of what the predictor makes of frames `[B, …]`, averaged over the outputs.
@@ -217,7 +229,7 @@ impl RewardSignal for Rnd {
         let rows = transitions.rows();
         let next = transitions.successors(&rows);
         if self.normaliser.count == 0.0 {
-            self.normaliser.update(&features_of(&self.frame, &frames.index_select(0, &next)));
+            self.normaliser.update(&self.rows(&frames.index_select(0, &next)));
             self.begun = true;
         }
         let parts: Vec<Tensor> =
@@ -230,7 +242,7 @@ impl RewardSignal for Rnd {
         let frames = transitions.newest_frames(self.stack);
         let next = transitions.successors(&transitions.rows());
         if !std::mem::take(&mut self.begun) {
-            self.normaliser.update(&features_of(&self.frame, &frames.index_select(0, &next)));
+            self.normaliser.update(&self.rows(&frames.index_select(0, &next)));
         }
         let count = next.size()[0] as usize;
         let share = (count as f64 * self.config.update_share).ceil() as usize;

@@ -645,6 +645,14 @@ impl Recipe {
             check(stack.discount.is_none(), &format!("signal.{name}.discount"), why)?;
             check(stack.episodic, &format!("signal.{name}.episodic"), why)?;
         }
+        for SignalConfig { name, stack, .. } in &self.signals {
+            check(
+                stack.reward_norm != RewardNorm::Centred || !stack.episodic,
+                &format!("signal.{name}.reward_norm"),
+                &format!("\"centred\" shifts every reward, which would pay or cost for how long an episode lasts: set \
+                    signal.{name}.episodic = false, or use \"returns\""),
+            )?;
+        }
         let on_policy = matches!(self.learner, LearnerConfig::Ppo(_) | LearnerConfig::A2c(_));
         check(
             on_policy || self.policy.memory.is_none(),

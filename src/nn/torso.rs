@@ -395,6 +395,20 @@ fn channels_first(space: &Space, images: &Tensor) -> Tensor {
     }
 }
 
+/// Images `[B, …]` of `space` as `[B, C, H / side, W / side]`: bytes as `[0, 1]`, averaged over squares of `side` × `side`
+/// pixels. What is left over at the bottom and on the right falls away.
+pub fn downsampled(space: &Space, images: &Tensor, side: i64) -> Tensor {
+    let x = channels_first(space, images);
+    if side == 1 { x } else { x.avg_pool2d([side, side], [side, side], [0, 0], false, true, None) }
+}
+
+/// The space of what [`downsampled`] gives; `None` if those of `space` are no images of at least `side` × `side` pixels.
+pub fn downsampled_space(space: &Space, side: i64) -> Option<Space> {
+    let ([c, h, w], _) = image_shape(space).filter(|_| is_image(space))?;
+    let shape = [c, h / side, w / side].map(|d| d as usize);
+    shape.iter().all(|&d| d > 0).then(|| Space::floats(&shape, f64::NEG_INFINITY, f64::INFINITY))
+}
+
 fn field_standardised(field: &Field) -> Vec<bool> {
     let is_float = matches!(field.space, Space::Box { dtype: Dtype::F32, .. });
     vec![is_float; field.space.features()]
