@@ -348,7 +348,15 @@ mod tests {
             let mut layout = Layout::default();
             let spec = torso_for(&space, None, None);
             let init = Init::GlorotUniform;
-            let mut encoder = Encoder::new(&mut layout, "encoder", &spec, Sight::new(&space, 1).unwrap(), standardise, init).unwrap();
+            let mut encoder = Encoder::new(
+                &mut layout,
+                "encoder",
+                &spec,
+                Sight::new(&space, 1).unwrap(),
+                standardise,
+                init,
+            )
+            .unwrap();
             let mut flat = Flat::new(layout, &mut rng);
             let images = (rng.uniforms(&[5, 2, 22, 22]) * 255.0).to_kind(Kind::Uint8);
             encoder.begin(|| images.shallow_clone());

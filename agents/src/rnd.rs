@@ -96,7 +96,8 @@ impl Network {
     fn new(spec: &TorsoSpec, space: &Space, widths: &[i64], rng: &mut Stream) -> Result<Self> {
         let mut layout = Layout::default();
         let gain = Init::Orthogonal(2f64.sqrt());
-        let mut encoder = Encoder::new(&mut layout, "encoder", spec, Sight::new(space, 1)?, Standardise::Nothing, gain)?;
+        let mut encoder =
+            Encoder::new(&mut layout, "encoder", spec, Sight::new(space, 1)?, Standardise::Nothing, gain)?;
         let inputs: Vec<i64> = std::iter::once(&encoder.features).chain(widths).copied().collect();
         let pairs = inputs.iter().zip(widths).enumerate();
         let layers = pairs.map(|(i, (&input, &output))| {

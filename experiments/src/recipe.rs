@@ -649,8 +649,10 @@ impl Recipe {
             check(
                 stack.reward_norm != RewardNorm::Centred || !stack.episodic,
                 &format!("signal.{name}.reward_norm"),
-                &format!("\"centred\" shifts every reward, which would pay or cost for how long an episode lasts: set \
-                    signal.{name}.episodic = false, or use \"returns\""),
+                &format!(
+                    "\"centred\" shifts every reward, which would pay or cost for how long an episode lasts: set \
+                    signal.{name}.episodic = false, or use \"returns\""
+                ),
             )?;
         }
         let on_policy = matches!(self.learner, LearnerConfig::Ppo(_) | LearnerConfig::A2c(_));

@@ -25,6 +25,6 @@ pub use penalty::PenaltyScratch;
 pub use policy::{ActorCritic, Evaluated, Head, MemorySpec, PolicySpec, Snapshot};
 pub use squash::{Bounds, BoxHead, LOG_STD_RANGE, log_slope, log_slope_of, unit_rows};
 pub use torso::{
-    Activation, Linear, Mlp, Precision, Torso, TorsoKind, TorsoSpec, downsampled, downsampled_space, features_of,
-    standardised_features,
+    Activation, Linear, Mlp, Precision, Torso, TorsoKind, TorsoSpec, downsampled, downsampled_space,
+    features_of, standardised_features,
 };

@@ -128,6 +128,27 @@ fn a_sweep_may_grow() {
 }
 
 #[test]
+fn recipes_are_compared_in_one_sweep() {
+    let place = Place::new();
+    let sweep = format!("sweep ppo/cartpole ppo/mountaincar {SMALL} --set run.total_steps=256 --to s");
+    let report = place.ok(&format!("{sweep} --seeds 0..2 --json")).json();
+    let rows: Vec<&Value> = report["rows"].as_array().unwrap().iter().map(|row| &row["row"]).collect();
+    assert_eq!(rows, ["ppo/cartpole", "ppo/mountaincar"]);
+    assert!(finished(&place, "s/ppo-cartpole/seed-1") && finished(&place, "s/ppo-mountaincar/seed-0"));
+    // It goes on by its folder, and grows by a grid only in another one.
+    assert_eq!(place.ok("sweep s --json").json()["finished"], 4);
+    place.refuses(
+        &sweep.replace(" ppo/mountaincar", ""),
+        &["is of ppo/cartpole, ppo/mountaincar", "--to DIR"],
+    );
+    place.refuses(&sweep.replace(" ppo/mountaincar", " ppo/cartpole"), &["are called ppo-cartpole", "share"]);
+    place.refuses("sweep s ppo/cartpole", &["s is a sweep and goes on alone", "recipes"]);
+    let grid = sweep.replace("--to s", "--grid policy.hidden=[4],[8] --to t --dry-run");
+    let listed = place.ok(&grid).stdout;
+    assert!(listed.contains("ppo-mountaincar/hidden=8/seed-0"), "{listed}");
+}
+
+#[test]
 fn a_killed_sweep_ends_as_one_that_was_not() {
     let place = Place::new();
     let sweep = format!(

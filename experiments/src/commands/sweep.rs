@@ -1,6 +1,6 @@
 //! `imago sweep`: every combination of some settings with several seeds, and what came of it.
 
-use crate::commands::train;
+use crate::commands::train::{self, Source};
 use crate::problem::{Done, Outcome, failed};
 use crate::program::{Program, Shared};
 use crate::runs::RUNS;
@@ -12,6 +12,7 @@ use clap::Args;
 use imago::run::{Stop, write_whole};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// What a sweep consists of.
@@ -20,7 +21,7 @@ const DEFINITION: &str = "sweep.json";
 /// Version of its format.
 const FORMAT: u32 = 1;
 
-/// Train a recipe with every combination of some settings and several seeds.
+/// Train recipes with every combination of some settings and several seeds, and compare them.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -29,6 +30,8 @@ Examples:
   Two learning rates by two networks, five seeds each, 20 runs:
     imago sweep ppo/cartpole --seeds 0..5 --to runs/a \\
         --grid learner.learning_rate=1e-3,3e-4 --grid policy.hidden=[32,32],[64,64]
+  Several recipes beside each other, in one table and one picture:
+    imago sweep icm/rooms-sparse rnd/rooms-sparse ppo/rooms-sparse --seeds 0..5
   What would be trained (--dry-run), and with whatever other changes:
     imago sweep gail/cartpole --seeds 0..5 --set run.total_steps=100000 --dry-run
   Go on with a sweep, whatever stopped it; only its report:
@@ -44,8 +47,9 @@ another one.
 The folder gets report.md, report.json, curves.svg and curves.png: of each combination the mean over seeds and the \
 interquartile mean with its 95 % stratified bootstrap interval (Agarwal et al. 2021).")]
 pub struct Arguments {
-    /// A built-in recipe (`imago recipes`), a file or a run; or a sweep's folder, to go on with it.
-    recipe: String,
+    /// Built-in recipes (`imago recipes`), files or runs; or a sweep's folder, to go on with it.
+    #[arg(required = true, value_name = "RECIPE")]
+    recipes: Vec<String>,
     /// A key of the recipe and the values to try (repeatable: every combination is trained).
     #[arg(long, value_name = "KEY=A,B,…")]
     grid: Vec<String>,
@@ -58,7 +62,7 @@ pub struct Arguments {
     /// Demonstrations to imitate.
     #[arg(long, value_name = "FILE")]
     demos: Option<PathBuf>,
-    /// The sweep's folder. Default: runs/sweep-RECIPE.
+    /// The sweep's folder. Default: runs/sweep-RECIPE, of several the first one.
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
     /// Check everything, list the runs and how far each is, write nothing.
@@ -73,7 +77,7 @@ pub struct Arguments {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Definition {
     format: u32,
-    /// What was named as the recipe.
+    /// What was named as the recipe; several with `, ` between them.
     recipe: String,
     /// Keys and values.
     grid: Vec<Varied>,
@@ -170,8 +174,23 @@ fn go_on(program: &Program, arguments: &Arguments, shared: &Shared, folder: Path
 }
 
 /// Puts `axes` in the order of the sweep that is in `folder`; refuses what would not just add to it.
-fn fit(axes: &mut [Axis], seeds: &[u64], definition: &Definition, folder: &Path) -> Result<()> {
+fn fit(
+    axes: &mut [Axis],
+    seeds: &[u64],
+    recipes: &[String],
+    definition: &Definition,
+    folder: &Path,
+) -> Result<()> {
     let name = folder.display();
+    let before: Vec<&str> = definition.recipe.split(", ").collect();
+    // Folders of runs are called after their recipes as soon as there are several.
+    ensure!(
+        before.len() == 1 && recipes.len() == 1
+            || before.len() > 1 && before.iter().all(|recipe| recipes.iter().any(|other| other == recipe)),
+        "{name}: the sweep that is there is of {}, this one of {}; choose another folder with --to DIR",
+        definition.recipe,
+        recipes.join(", ")
+    );
     let keys = |keys: &mut dyn Iterator<Item = &String>| {
         let mut keys: Vec<&str> = keys.map(String::as_str).collect();
         keys.sort_unstable();
@@ -229,10 +248,19 @@ fn check_folder(folder: &Path) -> Result<()> {
 /// Reads and checks everything; writes nothing.
 fn read(program: &Program, arguments: &Arguments, shared: &Shared) -> Result<Plan> {
     ensure!(arguments.jobs != Some(0), "--jobs must be at least 1");
-    if let Some(folder) = existing(&arguments.recipe) {
+    let recipes = &arguments.recipes;
+    if let Some((name, folder)) = recipes.iter().find_map(|name| Some((name, existing(name)?))) {
+        ensure!(
+            recipes.len() == 1,
+            "{name} is a sweep and goes on alone; name its recipes to compare them with others"
+        );
         return go_on(program, arguments, shared, folder);
     }
-    let source = train::find(&arguments.recipe)?;
+    let sources: Vec<Source> = recipes.iter().map(|recipe| train::find(recipe)).collect::<Result<_>>()?;
+    let mut stems = BTreeSet::new();
+    if let Some(twice) = sources.iter().find(|source| !stems.insert(&source.stem)) {
+        bail!("two recipes are called {0}: their runs would share the folder {0}", twice.stem);
+    }
     let mut axes = grid::axes(&arguments.grid)?;
     let mut set_keys = shared.sets.iter().filter_map(|set| Some(set.split_once('=')?.0.trim()));
     if let Some(key) = set_keys.clone().find(|key| axes.iter().any(|axis| axis.key == *key)) {
@@ -247,37 +275,46 @@ fn read(program: &Program, arguments: &Arguments, shared: &Shared) -> Result<Pla
             // As the first combination has it: the recipe alone may be no whole one.
             let first = grid::combinations(&axes)?.swap_remove(0);
             let sets = [shared.sets.clone(), first.sets].concat();
-            let read = train::read(program, &source, &sets, arguments.demos.as_deref());
+            let read = train::read(program, &sources[0], &sets, arguments.demos.as_deref());
             vec![read.map_err(|error| of_grid(&error, &axes))?.0.run.seed]
         }
     };
     let folder = arguments.to.clone();
-    let folder = folder.unwrap_or_else(|| Path::new(RUNS).join(format!("sweep-{}", source.stem)));
+    let folder = folder.unwrap_or_else(|| Path::new(RUNS).join(format!("sweep-{}", sources[0].stem)));
     match stored(&folder)? {
-        Some(definition) => fit(&mut axes, &seeds, &definition, &folder)?,
+        Some(definition) => fit(&mut axes, &seeds, recipes, &definition, &folder)?,
         None => check_folder(&folder)?,
     }
     let combinations = grid::combinations(&axes)?;
     ensure!(
-        combinations.len().saturating_mul(seeds.len()) <= 10_000,
+        combinations.len().saturating_mul(seeds.len()).saturating_mul(recipes.len()) <= 10_000,
         "{} combinations with {} seeds each are more than 10000 runs",
-        combinations.len(),
+        combinations.len().saturating_mul(recipes.len()),
         seeds.len()
     );
     let mut runs = Vec::new();
     // Seed by seed: what is there early is a picture of all.
     for &seed in &seeds {
-        for combination in &combinations {
-            let row = if axes.is_empty() { arguments.recipe.clone() } else { combination.label.clone() };
-            let name = format!("seed-{seed}");
-            runs.push(Run {
-                row,
-                name: if axes.is_empty() { name } else { format!("{}/{name}", combination.folder) },
-                recipe: arguments.recipe.clone(),
-                sets: [shared.sets.clone(), combination.sets.clone()].concat(),
-                demos: arguments.demos.clone(),
-                seed: Some(seed),
-            });
+        for (recipe, source) in recipes.iter().zip(&sources) {
+            for combination in &combinations {
+                // Only what differs is named.
+                let several = recipes.len() > 1;
+                let row = match (several, axes.is_empty()) {
+                    (true, false) => format!("{recipe} {}", combination.label),
+                    (false, false) => combination.label.clone(),
+                    (_, true) => recipe.clone(),
+                };
+                let seed_folder = format!("seed-{seed}");
+                let parts = [if several { &source.stem } else { "" }, &combination.folder, &seed_folder];
+                runs.push(Run {
+                    row,
+                    name: parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/"),
+                    recipe: recipe.clone(),
+                    sets: [shared.sets.clone(), combination.sets.clone()].concat(),
+                    demos: arguments.demos.clone(),
+                    seed: Some(seed),
+                });
+            }
         }
     }
     let planned = plan(program, &folder, &runs).map_err(|error| of_grid(&error, &axes))?;
@@ -290,7 +327,7 @@ fn read(program: &Program, arguments: &Arguments, shared: &Shared) -> Result<Pla
         |run: &Planned| Entry { row: run.row.clone(), name: run.name.clone(), seed: run.recipe.run.seed };
     let definition = Definition {
         format: FORMAT,
-        recipe: arguments.recipe.clone(),
+        recipe: recipes.join(", "),
         grid: axes.iter().map(varied).collect(),
         seeds,
         runs: planned.iter().map(entry).collect(),
