@@ -220,7 +220,7 @@ fn the_demo_runs_through_and_is_done_once() {
     for row in table.split("\n\n") {
         assert!(first.stdout.contains(row.trim_end()), "{first:#?}");
     }
-    assert!(table.contains("| PPO + curiosity (RND), last quarter |"), "{table}");
+    assert!(table.contains("| PPO + curiosity (ICM), last quarter |"), "{table}");
     assert!(place.read("story/rooms.svg").contains("squares"));
     let picture = place.read("story/curves.svg");
     assert!(picture.starts_with("<svg") && picture.contains("GAIL, seed 2") && picture.contains("polyline"));

@@ -18,7 +18,7 @@ const SMOKE_STEPS: u64 = 8_192;
 /// Names of the runs, their recipes, and what the tables call them.
 const RUNS: [(&str, &str, &str); 2] = [
     ("rooms-alone", "ppo/rooms-sparse", "PPO"),
-    ("rooms-curious", "rnd/rooms-sparse", "PPO + curiosity (RND)"),
+    ("rooms-curious", "icm/rooms-sparse", "PPO + curiosity (ICM)"),
 ];
 const CELLS: &str = "env/cells";
 
