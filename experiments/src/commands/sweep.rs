@@ -363,7 +363,11 @@ pub fn check(program: &Program, arguments: &Arguments, shared: &Shared) -> Resul
 /// Runs the command.
 pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome {
     let Plan { folder, definition, mut runs } = read(program, arguments, shared)?;
-    let title = format!("Sweep of {}", definition.recipe);
+    let title = match arguments.recipes.len() {
+        1 if !definition.recipe.contains(", ") => format!("Sweep of {}", definition.recipe),
+        // Their names are those of the rows.
+        _ => "Sweep of several recipes".to_string(),
+    };
     if arguments.dry_run {
         list(&folder, &runs, arguments, shared);
         return Ok(Done::Finished);
