@@ -56,7 +56,7 @@ impl Sight {
             1 => whole.clone(),
             _ => downsampled_space(whole, side).ok_or_else(|| {
                 Error::Invalid(format!(
-                    "downsample = {side} is for images of at least {side} × {side} pixels; observations here are {whole:?}: \
+                    "downsample = {side} is for images of at least {side} × {side} pixels; observations here are {whole}: \
                      remove it, or make it smaller"
                 ))
             })?,

@@ -49,6 +49,20 @@ const RECIPES: &[Case] = &[
     (Empty, "train ppo/cartpol --run-dir b", &["`ppo/cartpol`", "did you mean `ppo/cartpole`?"]),
     (Empty, "recipes show gial/cartpole", &["did you mean `gail/cartpole`?"]),
     (Recipe("format = 1", "format = 2"), TRAIN, &["r.toml line 1: `format`", "reads format 1, not 2"]),
+    (
+        Empty,
+        "train icm/rooms-sparse --set signal.curiosity.downsample=30 --run-dir b",
+        &["downsample = 30 is for images", "Box([4, 22, 22], uint8, 0 to 255)", "make it smaller"],
+    ),
+    (
+        Empty,
+        "train icm/rooms-sparse --set signal.curiosity.episodic=true --run-dir b",
+        &[
+            "`signal.curiosity.reward_norm`",
+            "\"centred\" shifts every reward",
+            "signal.curiosity.episodic = false",
+        ],
+    ),
     // Unknown keys, sections, kinds.
     (
         Recipe("epochs", "epoch"),
