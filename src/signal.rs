@@ -395,14 +395,13 @@ impl Signals {
         let zeros = || Tensor::zeros([steps, envs], (Kind::Float, Device::Cpu));
         let mut heads: Vec<Tensor> = self.heads.iter().map(|_| zeros()).collect();
         for stacked in &mut self.stack {
-            let mut reward = stacked.reward(batch)?;
+            let reward = stacked.reward(batch)?;
             let mean = reward.masked_select(&batch.valid).mean(Kind::Float).double_value(&[]);
             let returns = log.as_ref().map(|_| stacked.returns.follow(&reward, batch));
             // Of no valid row there is no mean.
-            if stacked.normalise == RewardNorm::Centred && mean.is_finite() {
-                // Not in place: it may be the batch's own.
-                reward = reward - mean;
-            }
+            let centred = stacked.normalise == RewardNorm::Centred && mean.is_finite();
+            // Not in place: it may be the batch's own.
+            let reward = if centred { reward - mean } else { reward };
             if let Some(log) = &mut log {
                 if mean.is_finite() {
                     log.scalar(&format!("{}/reward_mean", stacked.name), mean);
