@@ -640,7 +640,7 @@ fn refuse(cases: &[Case]) -> usize {
 }
 
 /// What must not vanish unnoticed: change these numbers together with the tables.
-const COUNTS: [usize; 6] = [61, 9, 27, 107, 25, 10];
+const COUNTS: [usize; 6] = [63, 9, 27, 107, 25, 10];
 
 #[test]
 fn recipes() {
