@@ -537,7 +537,7 @@ mod tests {
         assert!((log.current("centred/reward_mean").unwrap() - 1.8).abs() < 1e-6);
     }
 
-    /// Sums that grew a thousandfold count for nearly nothing after three times as many later ones.
+    /// As many later sums as are remembered leave a share of e⁻¹ of the earlier variance.
     #[test]
     fn the_deviation_of_late_forgets() {
         let mut scale = Scale::default();
