@@ -5,6 +5,7 @@
 
 use crate::Demonstrations;
 use crate::discriminator::{ActionInput, Discriminator, DiscriminatorSpec, Objective, Pairs, RewardForm};
+use crate::encoder::Sight;
 use crate::transitions::Transitions;
 use crate::verdict::{Health, Standard};
 use imago::nn::{Activation, Init, TorsoKind};
@@ -23,6 +24,10 @@ use tch::Tensor;
 pub struct GailConfig {
     /// The reward's form: decides which way episode endings bias the policy.
     pub reward: RewardForm,
+    /// Images are averaged over squares of so many pixels a side before the discriminator reads them: a few demonstrations
+    /// then cannot be told by their fine textures alone.
+    #[schemars(range(min = 1, max = 64))]
+    pub downsample: usize,
     /// What reads observations before the hidden layers: convolutions for images, as `policy.torso`.
     pub torso: TorsoKind,
     /// Widths of the discriminator's hidden layers.
@@ -64,6 +69,7 @@ impl Default for GailConfig {
     fn default() -> Self {
         Self {
             reward: RewardForm::Positive,
+            downsample: 1,
             torso: TorsoKind::Mlp,
             hidden: vec![64, 64],
             activation: Activation::Tanh,
@@ -158,6 +164,8 @@ impl Replay {
 /// GAIL as a reward signal.
 pub struct Gail {
     config: GailConfig,
+    /// How the discriminator sees observations; the replay holds them as seen.
+    sight: Sight,
     discriminator: Discriminator,
     expert: Pairs,
     standard: Standard,
@@ -169,7 +177,8 @@ impl Gail {
     /// A discriminator for `demonstrations`; `rollout` is the number of transitions in a rollout.
     ///
     /// # Errors
-    /// Demonstrations without a single pair; a logit for each action where actions are no single choice.
+    /// Demonstrations without a single pair; a logit for each action where actions are no single choice; `downsample` of what
+    /// is no image.
     pub fn new(
         config: GailConfig,
         demonstrations: &Demonstrations,
@@ -186,12 +195,15 @@ impl Gail {
                  which takes all kinds of actions as input"
             )));
         }
-        let spec = config.discriminator();
-        let discriminator =
-            Discriminator::new(spec, &demonstrations.observation_space, &demonstrations.action_space, rng)?;
+        let sight = Sight::new(&demonstrations.observation_space, config.downsample)?;
+        let discriminator = Discriminator::new(config.discriminator(), &sight.space, action, rng)?;
+        let see = |observations: &Tensor| sight.see(observations);
         let (observations, actions) = match config.action_input {
-            ActionInput::NextObservation => demonstrations.transitions()?,
-            _ => (demonstrations.observations.shallow_clone(), demonstrations.actions.shallow_clone()),
+            ActionInput::NextObservation => {
+                let (from, to) = demonstrations.transitions()?;
+                (see(&from), see(&to))
+            }
+            _ => (see(&demonstrations.observations), demonstrations.actions.shallow_clone()),
         };
         let capacity = (rollout * config.replay_rollouts.max(1)) as i64;
         let ring = |like: &Tensor| {
@@ -205,6 +217,7 @@ impl Gail {
             standard: Standard::of(demonstrations),
             replay: Replay { observation: ring(&observations), action: ring(&actions), filled: 0, next: 0 },
             health: Health::default(),
+            sight,
             discriminator,
         })
     }
@@ -223,8 +236,8 @@ impl Gail {
 }
 
 /// What was seen before and after the steps `rows` of a rollout, `[K, …]` each.
-fn followed(transitions: &Transitions, rows: &[i64]) -> (Tensor, Tensor) {
-    let seen = transitions.of_each(Tensor::shallow_clone);
+fn followed(transitions: &Transitions, rows: &[i64], sight: &Sight) -> (Tensor, Tensor) {
+    let seen = transitions.of_each(|observation| sight.see(observation));
     (seen.index_select(0, &Tensor::from_slice(rows)), seen.index_select(0, &transitions.successors(rows)))
 }
 
@@ -233,12 +246,12 @@ impl RewardSignal for Gail {
         if self.config.action_input == ActionInput::NextObservation {
             let transitions = Transitions::of(batch, true)?;
             let rows = transitions.rows();
-            let (observation, next) = followed(&transitions, &rows);
+            let (observation, next) = followed(&transitions, &rows, &self.sight);
             let pairs = self.discriminator.pairs(&observation, &next, None);
             let reward = self.config.reward.reward(&self.discriminator.score(&pairs));
             return Ok(transitions.spread(&Tensor::from_slice(&rows), &reward));
         }
-        let (observation, action) = (batch.flat_observation(), batch.flat_action());
+        let (observation, action) = (self.sight.see(&batch.flat_observation()), batch.flat_action());
         let pairs = self.discriminator.pairs(&observation, &action, batch.absorbing.as_ref());
         Ok(batch.in_lead(&self.config.reward.reward(&self.discriminator.score(&pairs))))
     }
@@ -252,9 +265,12 @@ impl RewardSignal for Gail {
         let (observation, action) = match self.config.action_input {
             ActionInput::NextObservation => {
                 let transitions = Transitions::of(recent, true)?;
-                followed(&transitions, &transitions.rows())
+                followed(&transitions, &transitions.rows(), &self.sight)
             }
-            _ => (recent.gather_observation(&valid), recent.flat_action().index_select(0, &valid)),
+            _ => {
+                let observation = self.sight.see(&recent.gather_observation(&valid));
+                (observation, recent.flat_action().index_select(0, &valid))
+            }
         };
         if self.config.replay_rollouts <= 1 {
             self.replay.clear();
@@ -415,7 +431,7 @@ mod tests {
             let demonstrations = demonstrations(&[1.0, 1.2, -0.8, -1.0], &[1, 1, 0, 0]);
             let mut gail = Gail::new(config.clone(), &demonstrations, 6, &mut rng).unwrap();
             let recent = flat(&[1.0, 1.2, 0.8, -1.0, -1.1, -0.9], &[0, 0, 0, 1, 1, 1]);
-            for _ in 0..60 {
+            for _ in 0..150 {
                 gail.update(&recent, &mut rng, &mut Log::in_memory()).unwrap();
             }
             let expert = gail.reward(&flat(&[1.0, -1.0], &[1, 0])).unwrap().min().double_value(&[]);
@@ -548,6 +564,34 @@ mod tests {
             let [done, other] = [rewards(0), rewards(1)];
             assert!(done == other && done[1] > done[0] + 0.1, "{torso:?}: {done:?} {other:?}");
         }
+    }
+
+    /// Columns of 205 and 225 and a picture of 215 are one to a discriminator that sees squares of 4 × 4.
+    #[test]
+    fn downsampled_images_are_told_apart_by_their_averages() {
+        for (torso, downsample, alike) in
+            [(TorsoKind::Mlp, 1, false), (TorsoKind::Mlp, 4, true), (TorsoKind::Icm, 4, true)]
+        {
+            let action_input = ActionInput::None;
+            let config = GailConfig { torso, downsample, action_input, batch_size: 16, ..config() };
+            let (mut gail, policy) = of_pixels(&config).unwrap();
+            let mut rng = Stream::new(8, "gail", 0, 0);
+            for _ in 0..60 {
+                gail.update(&policy, &mut rng, &mut Log::in_memory()).unwrap();
+            }
+            let seen = images(&[15, 215, 215]);
+            let columns = Tensor::from_slice(&[205u8, 225]).repeat([8]);
+            seen.get(2).get(1).copy_(&columns.expand([16, 16], false));
+            let batch = Batch { observations: seen, ..flat(&[0.0; 3], &[0; 3]) };
+            let rewards = Vec::<f32>::try_from(gail.reward(&batch).unwrap()).unwrap();
+            assert!(rewards[1] > rewards[0] + 0.1, "{torso:?}: {rewards:?}");
+            assert_eq!((rewards[1] - rewards[2]).abs() < 1e-5, alike, "{torso:?}, {downsample}: {rewards:?}");
+        }
+        let vectors = GailConfig { downsample: 2, ..config() };
+        let expert = demonstrations(&[0.0], &[0]);
+        let message =
+            Gail::new(vectors, &expert, 4, &mut Stream::new(0, "gail", 0, 0)).err().unwrap().to_string();
+        assert!(message.contains("downsample = 2 is for images"), "{message}");
     }
 
     /// Everybody is seen at the same places; the expert goes up from them, the policy down, and ends there.

@@ -56,9 +56,10 @@ pub const RECIPES: [(&str, &str); 44] = [
 /// Built-in demonstrations, as `builtin:NAME` in recipes, recorded with `imago record`: ten episodes of the experts that
 /// `imago train ppo/cartpole --set env.id=seals/CartPole-v0` and `imago train trpo/cartpole` give, the latter with
 /// `--stochastic` as in the GAIL paper; every 20th pair of four episodes (return 3,657) of that which
-/// `imago train ppo/hopper --set run.total_steps=1_000_000 --set rollout.steps=512` has after 500,000 steps; every 5th pair of
-/// twenty episodes of `imago train ppo/rooms-dense --seed 2`, recorded with `--stochastic`, and of forty in which it goes on
-/// after each armour (`endless = true` in the run's recipe).
+/// `imago train ppo/hopper --set run.total_steps=1_000_000 --set rollout.steps=512` has after 500,000 steps; every 5th pair
+/// of the fifth to ninth of twenty episodes of `imago train icm/rooms-sparse --set env.args.start=very_sparse`, recorded with
+/// `--stochastic`; every 5th pair of forty episodes of `imago train ppo/rooms-dense --seed 2`, recorded so, too, in which it
+/// goes on after each armour (`endless = true` in the run's recipe).
 pub const DEMOS: [(&str, &[u8]); 5] = [
     ("cartpole-v0", include_bytes!("../recipes/demos/cartpole-v0.demos")),
     ("hopper", include_bytes!("../recipes/demos/hopper.demos")),

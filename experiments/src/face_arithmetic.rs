@@ -21,10 +21,10 @@ const WORDS: [&str; 2] = ["glasses", "smile"];
 /// Exemplars of a concept: the paper's three beside single ones.
 const EXEMPLARS: [usize; 2] = [3, 1];
 /// Draws of exemplars, and faces that each is tried on.
-const DRAWS: u64 = 3;
-const FACES: usize = 32;
+const DRAWS: u64 = 4;
+const FACES: usize = 48;
 /// Held-out pictures that are inverted, and people of whom a counterfactual is made.
-const PICTURES: usize = 12;
+const PICTURES: usize = 32;
 /// Where the counterfactuals lie in the data's folder.
 const COUNTERFACTUALS: &str = "counterfactuals";
 

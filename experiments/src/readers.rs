@@ -20,9 +20,9 @@ const VERSION: u32 = 1;
 /// Images in a step.
 const BATCH: i64 = 32;
 /// Steps of a classifier's and of an encoder's training.
-const STEPS: [u64; 2] = [600, 300];
+const STEPS: [u64; 2] = [1_500, 600];
 /// Steps of gradient descent to a latent vector.
-const DESCENT: u64 = 50;
+const DESCENT: u64 = 100;
 
 /// A run's data and generator, and where its readers are kept.
 pub struct Readers<'a> {

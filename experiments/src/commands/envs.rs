@@ -92,14 +92,16 @@ impl SideBySide {
             if let Some(path) = &asked.path {
                 command.arg("--path").arg(path);
             }
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
         };
         let both = [one()?, one()?];
         let mut processes = 0.0;
         for process in both {
-            let said = process.wait_with_output()?;
-            let said = String::from_utf8_lossy(&said.stdout).into_owned();
-            processes += said.trim().parse::<f64>().context("a process that stepped it ended early")?;
+            let ended = process.wait_with_output()?;
+            let [said, complaint] = [&ended.stdout, &ended.stderr].map(|said| String::from_utf8_lossy(said));
+            processes += said.trim().parse::<f64>().ok().with_context(|| {
+                format!("a process that stepped it ended early ({}): {}", ended.status, complaint.trim())
+            })?;
         }
         Ok(Self { threads: rate(&program.envs, spec, 2, time)?, processes })
     }
