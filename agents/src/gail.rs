@@ -24,8 +24,7 @@ use tch::Tensor;
 pub struct GailConfig {
     /// The reward's form: decides which way episode endings bias the policy.
     pub reward: RewardForm,
-    /// Images are averaged over squares of so many pixels a side before the discriminator reads them: a few demonstrations
-    /// then cannot be told by their fine textures alone.
+    /// Images are averaged over squares of so many pixels a side before the discriminator reads them.
     #[schemars(range(min = 1, max = 64))]
     pub downsample: usize,
     /// What reads observations before the hidden layers: convolutions for images, as `policy.torso`.

@@ -100,7 +100,8 @@ impl SideBySide {
             let ended = process.wait_with_output()?;
             let [said, complaint] = [&ended.stdout, &ended.stderr].map(|said| String::from_utf8_lossy(said));
             processes += said.trim().parse::<f64>().ok().with_context(|| {
-                format!("a process that stepped it ended early ({}): {}", ended.status, complaint.trim())
+                let last = complaint.lines().last().unwrap_or_default().trim_start_matches("imago: ");
+                format!("a process that stepped it ended early ({}): {last}", ended.status)
             })?;
         }
         Ok(Self { threads: rate(&program.envs, spec, 2, time)?, processes })
