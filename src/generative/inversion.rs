@@ -28,7 +28,7 @@ pub enum Method {
     Optimisation,
     /// What the encoder says.
     Encoder,
-    /// Gradient descent from there; where one of the random vectors is nearer, from that.
+    /// Gradient descent from there.
     Both,
 }
 
@@ -110,9 +110,13 @@ impl Inverter<'_> {
         }
         let start = match method {
             Method::Optimisation => self.nearest(images)?,
-            Method::Encoder => return Ok(self.encoded(images)),
-            Method::Both => self.nearer(images, &self.encoded(images), &self.nearest(images)?)?,
+            Method::Encoder | Method::Both => {
+                tch::no_grad(|| bounded(spec.law, &self.encoder.forward(images, Mode::Running)))
+            }
         };
+        if method == Method::Encoder {
+            return Ok(start);
+        }
         let mut layout = Layout::default();
         layout.add("latent", &[count, spec.latent], Init::Constant(0.0));
         let mut latent = Flat::new(layout, &mut Stream::new(0, "overwritten", 0, 0));
@@ -136,19 +140,6 @@ impl Inverter<'_> {
             }
         }
         Ok(best)
-    }
-
-    /// What the encoder reads in images.
-    fn encoded(&self, images: &Tensor) -> Tensor {
-        let law = self.maker.generator.spec.law;
-        tch::no_grad(|| bounded(law, &self.encoder.forward(images, Mode::Running)))
-    }
-
-    /// For each image that of two latent vectors which is nearer in pixels.
-    fn nearer(&self, images: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-        let [from_a, from_b] = [self.error(a, images)?, self.error(b, images)?];
-        let nearer: Vec<bool> = from_a.iter().zip(from_b).map(|(a, b)| *a < b).collect();
-        Ok(a.where_self(&Tensor::from_slice(&nearer).unsqueeze(1), b))
     }
 
     /// The nearest in pixels of some random vectors, and of 0, for each image.
