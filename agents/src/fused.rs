@@ -11,7 +11,7 @@ use imago_envs::Leaf;
 
 /// Rows of a rollout as plain memory, B of them.
 pub struct Minibatch<'a> {
-    /// Observations as the networks read them: floats `[B, F]`, or images as they were seen.
+    /// Observations as the networks read them: floats `[B, F]`, or images in the shape in which they were seen.
     pub input: Leaf<'a>,
     /// Choices `[B]` or floats `[B, A]`.
     pub action: Leaf<'a>,

@@ -461,7 +461,7 @@ mod tests {
                 torso: TorsoSpec { kind, activation, ..TorsoSpec::perceptron(&hidden) },
                 shared: shared || image.is_some(),
                 value_heads: heads,
-                normalise: normalise && image.is_none(),
+                normalise,
                 log_std,
                 masked: false,
                 box_head: BoxHead::Gaussian,
@@ -475,7 +475,7 @@ mod tests {
             // Not the small initial head: every path of the gradient should carry weight.
             slice_mut::<f32>(&mut ppo.policy.parameters.weights).iter_mut().for_each(|w| *w += 0.1 * rng.normal());
             let (observation, rows) = rows(&action, &observation, count, heads as i64, &mut rng);
-            ppo.policy.update_normaliser(&(&observation * 2.0));
+            ppo.policy.update_normaliser(&(&observation * 2));
             // A shared torso without a layer of its own is left to autograd.
             prop_assume!(ppo.fused.is_some());
 

@@ -161,7 +161,8 @@ pub struct PolicyConfig {
     #[schemars(range(min = 1, max = 65_536), extend("x-default" = "256"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_units: Option<i64>,
-    /// Standardise vector observations by running statistics.
+    /// Standardise observations by running statistics: vectors number by number, an image by one mean and one deviation for
+    /// all of its pixels (its bytes lie in [0, 1] without that, and in a dark game close together).
     pub normalise: bool,
     /// Begin those statistics with the demonstrations' observations, as Ho & Ermon's code (2016) does.
     pub normalise_from_demos: bool,

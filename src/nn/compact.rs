@@ -180,7 +180,7 @@ impl Compact {
     }
 
     /// Outputs of both networks in `rows` states into `trace`. `input` are floats `[rows, F]` as the networks read
-    /// them, or images as they were seen.
+    /// them, or images in the shape in which they were seen.
     pub fn forward(&self, weights: &[f32], input: Leaf, rows: usize, trace: &mut CompactTrace) {
         let features = match (&self.trunk, input) {
             (None, Leaf::F32(input)) => input,
@@ -243,6 +243,12 @@ impl Compact {
             (Some(normaliser), Leaf::F32(observation)) => {
                 standardised.resize(observation.len(), 0.0);
                 normaliser.normalise_rows(observation, standardised);
+                Leaf::F32(standardised)
+            }
+            (Some(normaliser), Leaf::U8(bytes)) => {
+                let normalised = normaliser.normalised_bytes();
+                standardised.clear();
+                standardised.extend(bytes.iter().map(|&byte| normalised[usize::from(byte)]));
                 Leaf::F32(standardised)
             }
             _ => observation,

@@ -45,7 +45,24 @@ impl RunningNorm {
         }
         let rows = rows.to_kind(Kind::Double);
         let (variance, mean) = rows.var_mean_correction([0i64].as_slice(), 0.0, false);
-        let (mean, variance) = (doubles(&mean), doubles(&variance));
+        self.merge(&doubles(&mean), &doubles(&variance), count);
+    }
+
+    /// Takes in `bytes` of any shape, all of them of the one feature there is: each as x / 255.
+    pub fn update_bytes(&mut self, bytes: &Tensor) {
+        let counts = doubles(&bytes.view(-1).bincount::<Tensor>(None, 256).to_kind(Kind::Double));
+        let count: f64 = counts.iter().sum();
+        if count == 0.0 {
+            return;
+        }
+        let shades = || (0u8..).map(|byte| f64::from(byte) / 255.0).zip(&counts);
+        let mean = shades().map(|(x, count)| x * count).sum::<f64>() / count;
+        let variance = shades().map(|(x, count)| (x - mean).powi(2) * count).sum::<f64>() / count;
+        self.merge(&[mean], &[variance], count);
+    }
+
+    /// Takes in what has these statistics.
+    fn merge(&mut self, mean: &[f64], variance: &[f64], count: f64) {
         let total = self.count + count;
         for i in 0..self.mean.len() {
             if self.standardised.as_ref().is_some_and(|standardised| !standardised[i]) {
@@ -61,7 +78,7 @@ impl RunningNorm {
         self.count = total;
     }
 
-    /// (x − mean) / √(variance + ε), clipped. `[…, features]` float32 in and out.
+    /// (x − mean) / √(variance + ε), clipped. `[…, features]` float32 in and out; any shape if there is one feature.
     pub fn normalise(&self, x: &Tensor) -> Tensor {
         let shift: Vec<f32> = self.mean.iter().map(|&m| m as f32).collect();
         let scale: Vec<f32> =
@@ -82,6 +99,14 @@ impl RunningNorm {
             let column = to.iter_mut().zip(from).skip(i).step_by(features);
             column.for_each(|(to, from)| *to = ((from - shift) * scale).clamp(-clip, clip));
         }
+    }
+
+    /// What [`RunningNorm::normalise`] makes of each byte x, read as x / 255, bit for bit; of the one feature there is.
+    pub fn normalised_bytes(&self) -> [f32; 256] {
+        let shades: [f32; 256] = std::array::from_fn(|byte| byte as f32 / 255.0);
+        let mut normalised = [0.0; 256];
+        self.normalise_rows(&shades, &mut normalised);
+        normalised
     }
 
     /// Saves or restores the statistics.
@@ -119,6 +144,28 @@ mod tests {
         let mut plain = vec![0.0; 300];
         norm.normalise_rows(crate::memory::slice(&rows.contiguous()), &mut plain);
         assert_eq!(plain, crate::memory::slice::<f32>(&normalised));
+    }
+
+    #[test]
+    fn bytes_count_as_parts_of_255() {
+        let bytes = (Stream::new(0, "bytes", 0, 0).uniforms(&[7, 3, 5]) * 255.0).to_kind(Kind::Uint8);
+        let (mut norm, mut rows) =
+            (RunningNorm::new(1, 1e-8, Some(1.5)), RunningNorm::new(1, 1e-8, Some(1.5)));
+        let scaled = bytes.to_kind(Kind::Float) / 255.0;
+        for (start, len) in [(0, 1), (1, 6)] {
+            norm.update_bytes(&bytes.narrow(0, start, len));
+            rows.update(&scaled.narrow(0, start, len).reshape([-1, 1]));
+        }
+        assert!(
+            (norm.mean[0] - rows.mean[0]).abs() < 1e-7 && (norm.variance[0] - rows.variance[0]).abs() < 1e-7
+        );
+        assert_eq!(norm.count, 105.0);
+        let normalised = norm.normalise(&scaled);
+        let shades = norm.normalised_bytes();
+        let found: Vec<f32> =
+            crate::memory::slice::<u8>(&bytes).iter().map(|&b| shades[usize::from(b)]).collect();
+        assert_eq!(found, crate::memory::slice::<f32>(&normalised));
+        assert!(normalised.max().double_value(&[]) == 1.5, "the clip was not reached");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::distribution::Distribution;
 use super::flat::{Flat, Init, Layout};
 use super::normaliser::RunningNorm;
 use super::squash::{Bounds, BoxHead};
-use super::torso::{Linear, Precision, Torso, TorsoKind, TorsoSpec};
+use super::torso::{Linear, Precision, Torso, TorsoSpec, scaled};
 use crate::memory::{leaf_of, slice};
 use crate::random::Stream;
 use crate::run::State;
@@ -57,7 +57,8 @@ pub struct PolicySpec {
     /// Number of value estimates: one for each group of reward signals with its own discount; 0 for learners whose
     /// critics are networks of their own.
     pub value_heads: usize,
-    /// Standardise vector observations by running statistics, clipped to ±10.
+    /// Standardise observations by running statistics, clipped to ±10: vectors number by number, an image by one mean and one
+    /// deviation for all of its pixels.
     pub normalise: bool,
     /// Initial log standard deviation of continuous actions.
     pub log_std: f64,
@@ -193,16 +194,12 @@ impl ActorCritic {
         let value = (spec.value_heads > 0).then(|| {
             Linear::new(&mut layout, "value/out", features, spec.value_heads as i64, Init::Orthogonal(1.0))
         });
-        let image = spec.torso.kind != TorsoKind::Mlp && !matches!(spec.observation, Space::Fields(_));
-        if spec.normalise && image {
-            return Err(Error::Invalid(
-                "policy.normalise standardises vectors; images are scaled to [0, 1] anyway: remove it".into(),
-            ));
-        }
-        let observed = spec.observation.features();
-        let standardised = torso.standardised(&spec.observation);
-        let normaliser =
-            spec.normalise.then(|| RunningNorm::new(observed, 1e-8, Some(10.0)).only(standardised));
+        let running = |features| RunningNorm::new(features, 1e-8, Some(10.0));
+        let normaliser = spec.normalise.then(|| match torso.convolutions() {
+            [] => running(spec.observation.features()).only(torso.standardised(&spec.observation)),
+            // All pixels are numbers of one kind.
+            _ => running(1),
+        });
         let parameters = parameters(layout)?;
         let compact = match spec.head() {
             // Masks, memory and other arithmetic are the slow path's.
@@ -260,11 +257,15 @@ impl ActorCritic {
         }
     }
 
-    /// What the fast path reads of observations `[B, …]`: images as they were seen, else [`ActorCritic::features`].
+    /// What the fast path reads of observations `[B, …]`: images in the shape in which they were seen, else
+    /// [`ActorCritic::features`].
     pub fn input(&self, observation: &Tensor) -> Tensor {
-        match self.torso.convolutions().is_empty() {
-            true => self.features(observation).contiguous(),
-            false => observation.contiguous(),
+        match (self.torso.convolutions(), &self.normaliser) {
+            ([], _) => self.features(observation).contiguous(),
+            (_, None) => observation.contiguous(),
+            (_, Some(normaliser)) => {
+                normaliser.normalise(&scaled(&self.spec.observation, observation)).contiguous()
+            }
         }
     }
 
@@ -480,8 +481,11 @@ impl ActorCritic {
 
     /// Takes observations `[B, …]` into the running statistics, if there are any that may change.
     pub fn update_normaliser(&mut self, observation: &Tensor) {
-        if let Some(normaliser) = self.normaliser.as_mut().filter(|_| !self.still) {
-            normaliser.update(&self.torso.prepare(&self.spec.observation, observation));
+        let Some(normaliser) = self.normaliser.as_mut().filter(|_| !self.still) else { return };
+        match self.torso.convolutions() {
+            [] => normaliser.update(&self.torso.prepare(&self.spec.observation, observation)),
+            _ if observation.kind() == Kind::Uint8 => normaliser.update_bytes(observation),
+            _ => normaliser.update(&observation.reshape([-1, 1])),
         }
     }
 
@@ -544,6 +548,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::memory::field_of;
+    use crate::nn::TorsoKind;
     use imago_envs::LeafBuf;
 
     fn spec(observation: Space, action: Space, kind: TorsoKind, hidden: &[i64]) -> PolicySpec {
@@ -780,22 +785,32 @@ mod tests {
     #[test]
     fn the_fast_path_decides_as_the_other_one() {
         let bounded = Space::floats(&[2], -1.0, 3.0);
-        for (action, box_head, value_heads) in [
-            (Space::discrete(3), BoxHead::Gaussian, 2),
-            (bounded.clone(), BoxHead::Gaussian, 2),
-            (bounded.clone(), BoxHead::SquashedGaussian, 0),
-            (bounded, BoxHead::Deterministic { noise: 0.1 }, 1),
+        let vectors = || {
+            let x = Stream::new(0, "x", 0, 0).normals(&[7, 4]);
+            (Space::floats(&[4], -1.0, 1.0), TorsoKind::Mlp, &x * 2.0 + 1.0, x)
+        };
+        let images = || {
+            let bytes = || (Stream::new(0, "x", 0, 0).uniforms(&[7, 22, 22, 2]) * 90.0).to_kind(Kind::Uint8);
+            (image(22, 2), TorsoKind::Icm, bytes(), bytes())
+        };
+        for ((observation, torso, seen, x), action, box_head, value_heads) in [
+            (vectors(), Space::discrete(3), BoxHead::Gaussian, 2),
+            (images(), Space::discrete(3), BoxHead::Gaussian, 2),
+            (vectors(), bounded.clone(), BoxHead::Gaussian, 2),
+            (images(), bounded.clone(), BoxHead::Gaussian, 1),
+            (vectors(), bounded.clone(), BoxHead::SquashedGaussian, 0),
+            (vectors(), bounded, BoxHead::Deterministic { noise: 0.1 }, 1),
         ] {
             let spec = PolicySpec {
                 value_heads,
                 box_head,
                 normalise: true,
+                shared: torso == TorsoKind::Icm,
                 log_std: -0.5,
-                ..spec(Space::floats(&[4], -1.0, 1.0), action, TorsoKind::Mlp, &[16, 16])
+                ..spec(observation, action, torso, &[16, 16])
             };
             let mut policy = ActorCritic::new(spec, &mut Stream::new(0, "init", 0, 0)).unwrap();
-            let x = Stream::new(0, "x", 0, 0).normals(&[7, 4]);
-            policy.update_normaliser(&(&x * 2.0 + 1.0));
+            policy.update_normaliser(&seen);
             let decide = |policy: &ActorCritic, sample: bool| {
                 let mut decision = Decision::default();
                 let mut noise = [Stream::new(3, "noise", 0, 0)];

@@ -423,7 +423,8 @@ pub fn standardised_features(space: &Space) -> Vec<bool> {
     }
 }
 
-fn scaled(space: &Space, x: &Tensor) -> Tensor {
+/// Elements of a box as floats, bytes as `[0, 1]`.
+pub(super) fn scaled(space: &Space, x: &Tensor) -> Tensor {
     match space.dtype() {
         Dtype::U8 => x.to_kind(Kind::Float) / 255.0,
         _ => x.to_kind(Kind::Float),

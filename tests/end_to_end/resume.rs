@@ -195,6 +195,11 @@ fn gail_with_replay_and_everything_killed_equals_whole() {
     );
 }
 
+#[test]
+fn curiosity_and_the_statistics_of_images_killed_equal_whole() {
+    killed_run_equals_whole_one("icm/rooms-sparse --set run.check_env=false");
+}
+
 /// A replay that forgets, filled by few and small updates.
 const REPLAY: &str = "--set learner.updates_per_step=0.1 --set learner.batch_size=16 --set learner.replay_size=3000 \
                       --set policy.hidden=[16,16] --set run.log_every=1";
