@@ -124,6 +124,8 @@ pub(crate) struct Discriminator {
 struct Convolved {
     torso: Torso,
     shape: Vec<i64>,
+    /// One mean and one deviation for all pixels of a single image.
+    normaliser: Option<RunningNorm>,
 }
 
 impl Convolved {
@@ -157,7 +159,15 @@ impl Convolved {
         let torso = Torso::new(layout, "discriminator", &shape, observation)?;
         let nothing = leaf_tensor(&LeafBuf::zeros(observation, 1), observation);
         let shape = torso.prepare(observation, &nothing).size()[1..].to_vec();
-        Ok(Some(Self { torso, shape }))
+        let single = matches!(observation, Space::Box { .. });
+        let normaliser = (spec.normalise && single).then(|| RunningNorm::new(1, 1e-5, None));
+        Ok(Some(Self { torso, shape, normaliser }))
+    }
+
+    /// Observations as it reads them, `[B, …]`.
+    fn prepare(&self, space: &Space, observation: &Tensor) -> Tensor {
+        let pixels = self.torso.prepare(space, observation);
+        self.normaliser.as_ref().map_or(pixels.shallow_clone(), |normaliser| normaliser.normalise(&pixels))
     }
 
     /// Numbers that it reads.
@@ -233,7 +243,7 @@ impl Discriminator {
         let width = |space: &Space| space.features() as i64;
         let sees_action = matches!(spec.action_input, ActionInput::OneHot | ActionInput::NextObservation);
         let beside = i64::from(spec.indicator) + if sees_action { width(action) } else { 0 };
-        // What is standardised: everything but images.
+        // What is standardised number by number: everything but images.
         let features = beside + if torso.is_none() { width(observation) } else { 0 };
         let input = beside + torso.as_ref().map_or(width(observation), |convolved| convolved.torso.features);
         let mlp = Mlp::new(&mut layout, "discriminator", input, &spec.hidden, spec.activation, spec.init);
@@ -305,6 +315,27 @@ impl Discriminator {
         Pairs { features, image, choice, weight: None }
     }
 
+    /// Statistics of the pixels, if convolutions read standardised ones.
+    pub fn image_normaliser(&self) -> Option<&RunningNorm> {
+        self.torso.as_ref()?.normaliser.as_ref()
+    }
+
+    /// Whether there are statistics.
+    pub fn standardises(&self) -> bool {
+        self.normaliser.is_some() || self.image_normaliser().is_some()
+    }
+
+    /// Takes pairs of both classes into the statistics.
+    pub fn observe(&mut self, expert: &Pairs, policy: &Pairs) {
+        if let Some(normaliser) = &mut self.normaliser {
+            normaliser.update(&Tensor::cat(&[&expert.features, &policy.features], 0));
+        }
+        let convolved = self.torso.as_mut().and_then(|convolved| convolved.normaliser.as_mut());
+        if let (Some(normaliser), Some(expert), Some(policy)) = (convolved, &expert.image, &policy.image) {
+            normaliser.update_pixels(&Tensor::cat(&[expert, policy], 0));
+        }
+    }
+
     /// Pairs with standardised features, statistics frozen.
     pub fn normalised(&self, pairs: &Pairs) -> Pairs {
         let pairs = pairs.shallow_clone();
@@ -319,7 +350,7 @@ impl Discriminator {
     pub fn input(&self, pairs: &Pairs) -> Tensor {
         match self.torso.as_ref().zip(pairs.image.as_ref()) {
             Some((convolved, image)) => {
-                let pixels = convolved.torso.prepare(&self.observation, image).flatten(1, -1);
+                let pixels = convolved.prepare(&self.observation, image).flatten(1, -1);
                 Tensor::cat(&[&pixels, &pairs.features], 1)
             }
             None => pairs.features.shallow_clone(),
@@ -518,8 +549,11 @@ impl Discriminator {
         for (i, u) in self.singular.iter_mut().enumerate() {
             state.tensor(&format!("singular{i}"), u)?;
         }
-        match &mut self.normaliser {
-            Some(normaliser) => state.scope("normaliser", |state| normaliser.state(state)),
+        if let Some(normaliser) = &mut self.normaliser {
+            state.scope("normaliser", |state| normaliser.state(state))?;
+        }
+        match self.torso.as_mut().and_then(|convolved| convolved.normaliser.as_mut()) {
+            Some(normaliser) => state.scope("pixels", |state| normaliser.state(state)),
             None => Ok(()),
         }
     }

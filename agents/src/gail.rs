@@ -60,7 +60,8 @@ pub struct GailConfig {
     /// Train towards 1 − ε and ε.
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 0.5))]
     pub label_smoothing: f64,
-    /// Standardise its inputs by their own running statistics.
+    /// Standardise its inputs by their own running statistics: vectors number by number, an image by one mean and one deviation
+    /// for all of its pixels.
     pub normalise: bool,
 }
 
@@ -276,12 +277,9 @@ impl RewardSignal for Gail {
         }
         self.replay.push(&observation, &action);
         // Statistics of both classes in equal parts, once a rollout.
-        if self.discriminator.normaliser.is_some() {
+        if self.discriminator.standardises() {
             let expert = self.expert.draw(count as usize, rng);
-            let policy = self.discriminator.pairs(&observation, &action, None);
-            if let Some(normaliser) = &mut self.discriminator.normaliser {
-                normaliser.update(&Tensor::cat(&[expert.features, policy.features], 0));
-            }
+            self.discriminator.observe(&expert, &self.discriminator.pairs(&observation, &action, None));
         }
         let policy = self.discriminator.pairs(
             &self.replay.observation.narrow(0, 0, self.replay.filled),
@@ -628,6 +626,24 @@ mod tests {
         let before = gail.discriminator.normaliser.clone();
         let _ = gail.reward(&flat(&[100.0, -100.0], &[0, 1])).unwrap();
         assert_eq!(before, gail.discriminator.normaliser);
+    }
+
+    /// Of policy's pixels of 10, 20, 200 and 230, 115 in the mean, and as many of experts' between 200 and 230; the other of two
+    /// planes is black.
+    #[test]
+    fn pixels_are_standardised_together() {
+        let config = GailConfig { torso: TorsoKind::Icm, action_input: ActionInput::None, ..config() };
+        let (mut gail, policy) = of_pixels(&config).unwrap();
+        gail.update(&policy, &mut Stream::new(2, "gail", 0, 0), &mut Log::in_memory()).unwrap();
+        let norm = gail.discriminator.image_normaliser().unwrap().clone();
+        assert_eq!(norm.count, (2 * 4 * 2 * 16 * 16) as f64);
+        let mean = norm.mean[0] * 255.0;
+        assert!((157.5 / 2.0..=172.5 / 2.0).contains(&mean), "{mean}");
+        let _ = gail.reward(&policy).unwrap();
+        assert_eq!(&norm, gail.discriminator.image_normaliser().unwrap());
+        let (mut raw, _) = of_pixels(&GailConfig { normalise: false, ..config }).unwrap();
+        raw.update(&policy, &mut Stream::new(2, "gail", 0, 0), &mut Log::in_memory()).unwrap();
+        assert!(raw.discriminator.image_normaliser().is_none());
     }
 
     #[test]

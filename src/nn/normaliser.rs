@@ -48,9 +48,12 @@ impl RunningNorm {
         self.merge(&doubles(&mean), &doubles(&variance), count);
     }
 
-    /// Takes in `bytes` of any shape, all of them of the one feature there is: each as x / 255.
-    pub fn update_bytes(&mut self, bytes: &Tensor) {
-        let counts = doubles(&bytes.view(-1).bincount::<Tensor>(None, 256).to_kind(Kind::Double));
+    /// Takes in the pixels of `images`, of any shape, all of them of the one feature there is: floats, or bytes x as x / 255.
+    pub fn update_pixels(&mut self, images: &Tensor) {
+        if images.kind() != Kind::Uint8 {
+            return self.update(&images.reshape([-1, 1]));
+        }
+        let counts = doubles(&images.reshape(-1).bincount::<Tensor>(None, 256).to_kind(Kind::Double));
         let count: f64 = counts.iter().sum();
         if count == 0.0 {
             return;
@@ -153,8 +156,8 @@ mod tests {
             (RunningNorm::new(1, 1e-8, Some(1.5)), RunningNorm::new(1, 1e-8, Some(1.5)));
         let scaled = bytes.to_kind(Kind::Float) / 255.0;
         for (start, len) in [(0, 1), (1, 6)] {
-            norm.update_bytes(&bytes.narrow(0, start, len));
-            rows.update(&scaled.narrow(0, start, len).reshape([-1, 1]));
+            norm.update_pixels(&bytes.narrow(0, start, len));
+            rows.update_pixels(&scaled.narrow(0, start, len));
         }
         assert!(
             (norm.mean[0] - rows.mean[0]).abs() < 1e-7 && (norm.variance[0] - rows.variance[0]).abs() < 1e-7

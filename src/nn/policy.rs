@@ -484,8 +484,7 @@ impl ActorCritic {
         let Some(normaliser) = self.normaliser.as_mut().filter(|_| !self.still) else { return };
         match self.torso.convolutions() {
             [] => normaliser.update(&self.torso.prepare(&self.spec.observation, observation)),
-            _ if observation.kind() == Kind::Uint8 => normaliser.update_bytes(observation),
-            _ => normaliser.update(&observation.reshape([-1, 1])),
+            _ => normaliser.update_pixels(observation),
         }
     }
 

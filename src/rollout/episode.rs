@@ -46,6 +46,8 @@ pub struct Episode {
     pub truncated: bool,
     /// Where its player was before each step, in the environment's units, if it says so.
     pub path: Vec<[f64; 2]>,
+    /// The environment's own numbers at its end that were asked for (`EnvSpec::metrics`); NaN where it gave none.
+    pub metrics: Vec<f64>,
     /// What was seen, done and received, if it was recorded.
     pub record: Option<Record>,
 }
@@ -262,12 +264,13 @@ pub fn run_episodes(
         for (env, _) in begun.iter().enumerate().filter(|(_, begun)| **begun) {
             current[env] = begin(env, round[env]);
         }
-        for (env, last) in row.finals.iter() {
+        for (end, (env, last)) in row.finals.iter().enumerate() {
             begun[env] = true;
             round[env] += 1;
             noise[env] = noise_of(env, round[env]);
             let mut episode = std::mem::replace(&mut current[env], begin(env, round[env]));
             (episode.terminated, episode.truncated) = (row.terminated[env], row.truncated[env]);
+            episode.metrics.extend(row.finals.metrics(end));
             if let Some(record) = &mut episode.record {
                 record.observations.extend(last);
             }

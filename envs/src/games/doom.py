@@ -35,6 +35,8 @@ STARTS = {
     "very-sparse": (15, bytes.fromhex("a7 00 ae 7e 82 a7 08 4c 00")),
 }
 
+POSITION = (vizdoom.GameVariable.POSITION_X, vizdoom.GameVariable.POSITION_Y)
+
 # Scenarios for several players crash the engine of a single one.
 SEVERAL_PLAYERS = ("cig.cfg", "multi_duel.cfg")
 
@@ -133,6 +135,8 @@ class Doom(gymnasium.Env):
         actions: lists of buttons; none: nothing, and each button of the cfg by itself (in MyWayHome the four of the
             paper: nothing, forward, turn right, turn left)
         repeat: tics for which an action is held
+        cells_every: tics between two looks at where the player is, for `cells` of info; none: once a decision, which
+            misses what is passed in between
         max_of_two: show, pixel by pixel, the brighter of the last two frames
         noise: share of the screen's rows, from the top, that show random squares of 4 by 4 pixels in place of the game
         colour: RGB in place of grey (which is the engine's 0.21 R + 0.72 G + 0.07 B)
@@ -155,6 +159,7 @@ class Doom(gymnasium.Env):
         start="random",
         actions=None,
         repeat=4,
+        cells_every=None,
         max_of_two=False,
         noise=0.0,
         colour=False,
@@ -168,6 +173,8 @@ class Doom(gymnasium.Env):
     ):
         if repeat < 1 or (max_of_two and repeat < 2):
             raise ValueError(f"repeat = {repeat}: expected at least 1 tic, and at least 2 with max_of_two")
+        if cells_every is not None and cells_every < 1:
+            raise ValueError(f"cells_every = {cells_every}: expected at least 1 tic")
         if not 0 <= noise <= 1:
             raise ValueError(f"noise = {noise}: expected a share from 0 to 1")
         game = Game()
@@ -197,8 +204,7 @@ class Doom(gymnasium.Env):
             raise ValueError(f"resolution = {resolution!r}: expected one of {known}")
         game.set_screen_resolution(modes[f"RES_{resolution.upper()}"])
         game.set_screen_format(vizdoom.ScreenFormat.RGB24 if colour else vizdoom.ScreenFormat.GRAY8)
-        variables = vizdoom.GameVariable
-        game.set_available_game_variables([variables.POSITION_X, variables.POSITION_Y, variables.ANGLE])
+        game.set_available_game_variables([*POSITION, vizdoom.GameVariable.ANGLE])
         game.set_window_visible(False)
         game.set_sound_enabled(False)
         game.set_mode(vizdoom.Mode.PLAYER)
@@ -212,6 +218,7 @@ class Doom(gymnasium.Env):
         self.action_space = Discrete(len(actions))
         self.screen, self.info, self.cells = np.zeros(shape, np.uint8), {}, set()
         self.noisy_rows = round(noise * shape[0])
+        self.cells_every = cells_every or repeat
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -228,17 +235,29 @@ class Doom(gymnasium.Env):
     def step(self, action):
         game, press = self.game, self.presses[action]
         if self.max_of_two:
-            reward = game.make_action(press, self.repeat - 1)
+            reward = self._advance(press, self.repeat - 1)
             before = game.get_state()
             if not game.is_episode_finished():
                 reward += game.make_action(press, 1)
             self._look(before)
         else:
-            reward = game.make_action(press, self.repeat)
+            reward = self._advance(press, self.repeat)
             self._look()
         ended = game.is_episode_finished()
         truncated = ended and game.is_episode_timeout_reached() and not game.is_player_dead()
         return self.screen, reward, ended and not truncated, truncated, self.info
+
+    def _advance(self, press, tics):
+        """Holds the buttons for so many tics; the reward."""
+        game = self.game
+        reward = game.make_action(press, min(tics, self.cells_every))
+        for start in range(self.cells_every, tics, self.cells_every):
+            if game.is_episode_finished():
+                break
+            x, y = (game.get_game_variable(position) for position in POSITION)
+            self.cells.add((x // 64, y // 64))
+            reward += game.make_action(press, min(tics - start, self.cells_every))
+        return reward
 
     def _look(self, before=None):
         """Takes the picture and the place of this moment; at an end there is neither, and the last ones stay."""

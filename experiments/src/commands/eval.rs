@@ -7,14 +7,16 @@ use crate::face_arithmetic;
 use crate::problem::{Done, Outcome, failed};
 use crate::program::{Program, Shared};
 use crate::runs::{self, Loaded, Score, scaled};
+
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use imago::generative::grid::png;
-use imago::rollout::Actor;
+use imago::rollout::{Actor, Episode};
 use imago::run::write_whole;
-use imago_agents::Visits;
+use imago_agents::{Visits, mean_std};
 use imago_envs::{EnvSpec, FloorPlan};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Measure a run's return.
@@ -60,6 +62,10 @@ struct Report {
     seed: u64,
     #[serde(flatten)]
     score: Score,
+    /// Share of the episodes that the task ended, not a limit.
+    terminated_share: f64,
+    /// Means of the environment's own numbers at the episodes' ends (`env.metrics`), of the episodes that have them.
+    metrics: BTreeMap<String, f64>,
     random_return: Option<f64>,
     expert_return: Option<f64>,
     scaled_score: Option<f64>,
@@ -85,6 +91,16 @@ fn ends(program: &Program, loaded: &Loaded, env: &EnvSpec, seed: u64) -> Result<
         (None, None) => None,
     };
     Ok((random, expert))
+}
+
+/// Means of what `env` says of itself at the end of each episode, of those in which it does.
+fn metrics(names: &[String], episodes: &[Episode]) -> BTreeMap<String, f64> {
+    let mean = |i: usize| {
+        let said = episodes.iter().filter_map(|episode| episode.metrics.get(i).copied());
+        let said: Vec<f64> = said.filter(|x| x.is_finite()).collect();
+        (!said.is_empty()).then(|| mean_std(&said).0)
+    };
+    names.iter().enumerate().filter_map(|(i, name)| Some((name.clone(), mean(i)?))).collect()
 }
 
 /// Who is measured, and where.
@@ -130,6 +146,10 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
         write_whole(path, &png(&Visits::of(plan, &episodes).picture())?)?;
     }
     let score = Score::of(&episodes);
+    let ended = episodes.iter().filter(|episode| episode.terminated).count();
+    let terminated_share = ended as f64 / episodes.len() as f64;
+    // A preset's, too.
+    let metrics = metrics(&program.envs.resolve(&env).metrics, &episodes);
     // Elsewhere the run's references mean nothing.
     let at_home = loaded.recipe.env.as_ref() == Some(&env);
     let (random_return, expert_return) = match at_home {
@@ -149,6 +169,8 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
             deterministic: !arguments.stochastic,
             seed,
             score,
+            terminated_share,
+            metrics,
             random_return,
             expert_return,
             scaled_score,
@@ -157,7 +179,7 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
     } else {
         let how = if arguments.stochastic { "stochastic" } else { "deterministic" };
         println!(
-            "{} at step {} in {}: return {:.1} ± {:.1} over {} episodes ({how}), length {:.0}{}",
+            "{} at step {} in {}: return {:.1} ± {:.1} over {} episodes ({how}), length {:.0}{}{}",
             loaded.path.display(),
             loaded.step,
             env.id,
@@ -165,7 +187,8 @@ pub fn run(program: &Program, arguments: &Arguments, shared: &Shared) -> Outcome
             score.return_std,
             score.episodes,
             score.length_mean,
-            scaled_score.map_or(String::new(), |s| format!(", scaled score {s:.3}"))
+            scaled_score.map_or(String::new(), |s| format!(", scaled score {s:.3}")),
+            metrics.iter().map(|(name, mean)| format!(", {name} {mean:.1}")).collect::<String>()
         );
         if let Some(path) = &arguments.map {
             println!("map     {}", path.display());
