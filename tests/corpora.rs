@@ -155,7 +155,7 @@ fn seeds_anew() {
     let file = folder.path().join("x");
 
     let recorded = project("experiments/recipes/demos/seals-cartpole.demos");
-    let few = DemoSelection { skip: 0, episodes: Some(2), stride: 100 };
+    let few = DemoSelection { episodes: Some(2), stride: 100, ..Default::default() };
     let floats = (Kind::Float, tch::Device::Cpu);
     let image = Space::bytes(&[2, 2, 1]);
     let pendulum = (Space::floats(&[3], -8.0, 8.0), Space::floats(&[1], -2.0, 2.0));

@@ -40,11 +40,13 @@ pub struct DemoSelection {
     pub episodes: Option<usize>,
     /// Of each, every `stride`-th pair.
     pub stride: usize,
+    /// Of those, the ones from this step of the episode on.
+    pub from_step: i64,
 }
 
 impl Default for DemoSelection {
     fn default() -> Self {
-        Self { skip: 0, episodes: None, stride: 1 }
+        Self { skip: 0, episodes: None, stride: 1, from_step: 0 }
     }
 }
 
@@ -210,7 +212,7 @@ impl Demonstrations {
     /// # Errors
     /// More episodes than the file holds; a stride of 0, or one over pairs already sub-sampled.
     pub fn select(&self, selection: &DemoSelection) -> Result<Self> {
-        let DemoSelection { skip, episodes: count, stride } = *selection;
+        let DemoSelection { skip, episodes: count, stride, from_step } = *selection;
         let held = self.episodes.len();
         let count = count.unwrap_or(held.saturating_sub(skip));
         if stride == 0 || count == 0 || skip.checked_add(count).is_none_or(|end| end > held) {
@@ -227,19 +229,20 @@ impl Demonstrations {
         }
         let mut offsets = Stream::new(0, "demonstration stride", 0, 0);
         let (mut index, mut episodes, mut first) = (Vec::new(), Vec::new(), 0);
+        let step = slice::<i64>(&self.steps);
         for (i, episode) in self.episodes.iter().enumerate() {
             let offset = offsets.below(stride);
             if (skip..skip + count).contains(&i) {
-                let kept = (offset..episode.pairs).step_by(stride).map(|pair| (first + pair) as i64);
+                let strided = (offset..episode.pairs).step_by(stride).map(|pair| first + pair);
                 let before = index.len();
-                index.extend(kept);
+                index.extend(strided.filter(|&pair| step[pair] >= from_step).map(|pair| pair as i64));
                 episodes.push(DemoEpisode { pairs: index.len() - before, ..episode.clone() });
             }
             first += episode.pairs;
         }
         if index.is_empty() {
             return Err(Error::Invalid(format!(
-                "a stride of {stride} leaves no pair of such short episodes"
+                "a stride of {stride} from step {from_step} on leaves no pair of such short episodes"
             )));
         }
         let index = Tensor::from_slice(&index);
@@ -463,9 +466,17 @@ mod tests {
         }
         assert!(steps[0] != steps[5] || steps[5] != steps[10], "one offset for all: {steps:?}");
         // The same pairs whether an episode is chosen alone or with others.
-        let second = all.select(&DemoSelection { skip: 1, episodes: Some(1), stride: 20 }).unwrap();
+        let second = all
+            .select(&DemoSelection { skip: 1, episodes: Some(1), stride: 20, ..Default::default() })
+            .unwrap();
         assert_eq!(Vec::<i64>::try_from(&second.steps).unwrap(), steps[5..10]);
         assert_eq!(second.observations, chosen.observations.narrow(0, 5, 5));
+        let late =
+            all.select(&DemoSelection { stride: 20, from_step: steps[2], ..Default::default() }).unwrap();
+        let wanted: Vec<i64> = steps.iter().copied().filter(|&step| step >= steps[2]).collect();
+        assert_eq!(Vec::<i64>::try_from(&late.steps).unwrap(), wanted);
+        assert_eq!(late.episodes[0].pairs, 3);
+        assert!(all.select(&DemoSelection { from_step: 100, ..Default::default() }).is_err());
         assert!(chosen.select(&DemoSelection { stride: 2, ..Default::default() }).is_err());
         assert!(all.select(&DemoSelection { episodes: Some(4), ..Default::default() }).is_err());
     }
@@ -688,7 +699,7 @@ mod tests {
                 Ok(())
             };
             same(&ours)?;
-            if let Ok(chosen) = ours.select(&DemoSelection { skip, episodes: None, stride }) {
+            if let Ok(chosen) = ours.select(&DemoSelection { skip, episodes: None, stride, ..Default::default() }) {
                 let kept: usize = chosen.episodes.iter().map(|episode| episode.pairs).sum();
                 prop_assert_eq!(kept, chosen.pairs());
                 let steps = Vec::<i64>::try_from(&chosen.steps).unwrap();

@@ -192,6 +192,15 @@ fn noise_hides_rows_and_squares_are_counted() {
     };
     let ((clear, cells), (noisy, same)) = (play(""), play("noise = 0.4"));
     assert!(cells > 1.0 && cells == same, "{cells} {same}");
+    // Ten decisions of 16 tics go as far as forty of four, and pass what they do not end in.
+    let far = |args: &str| {
+        let mut env = Single::new(registry.make(&spec("Doom", args, None)).unwrap());
+        env.reset(5).unwrap();
+        (0..10).for_each(|_| assert!(!env.step(Leaf::I64(&[1])).unwrap().terminated));
+        ["x", "y", "cells"].map(|name| env.env.info(name).unwrap())
+    };
+    let ([x, y, ends], [same_x, same_y, all]) = (far("repeat = 16"), far("repeat = 16\ncells_every = 1"));
+    assert!((x, y) == (same_x, same_y) && all > ends, "{ends} {all}");
     // 40 % of 120 rows of 160 pixels.
     let (hidden, below) = noisy.split_at(48 * 160);
     assert_eq!(below, &clear[48 * 160..]);

@@ -268,6 +268,7 @@ impl DemosConfig {
             skip: self.demos_skip,
             episodes: self.demos_episodes,
             stride: self.demos_stride.unwrap_or(1),
+            ..DemoSelection::default()
         }
     }
 }

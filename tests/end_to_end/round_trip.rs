@@ -66,12 +66,14 @@ fn eval_says_what_it_measured() {
         "expert_return",
         "format",
         "length_mean",
+        "metrics",
         "random_return",
         "return_mean",
         "return_std",
         "run",
         "scaled_score",
         "seed",
+        "terminated_share",
     ];
     assert_eq!(fields, wanted);
     let known = json!({
@@ -91,6 +93,8 @@ fn eval_says_what_it_measured() {
     assert_ne!(stochastic["return_mean"], report["return_mean"]);
     let untrained = place.ok("eval a@0 --json --episodes 5").json();
     assert_eq!(untrained["checkpoint"], 0);
+    // It falls long before the limit.
+    assert_eq!((&untrained["terminated_share"], &untrained["metrics"]), (&json!(1.0), &json!({})));
     assert_ne!(untrained["return_mean"], report["return_mean"]);
 }
 

@@ -58,6 +58,8 @@ fn a_run_is_filmed() {
 
     // They are the episodes that `eval` measures.
     let measured = place.ok("eval latest --episodes 2 --json").json();
+    let cells = measured["metrics"]["cells"].as_f64().unwrap();
+    assert!((1.0..100.0).contains(&cells) && (2.0 * cells).fract() == 0.0, "{measured}");
     let mean = |field: &str| {
         let values = report["episodes"].as_array().unwrap().iter().map(|e| e[field].as_f64().unwrap());
         values.sum::<f64>() / 2.0

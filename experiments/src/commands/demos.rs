@@ -37,6 +37,9 @@ enum Command {
         /// Keep every k-th pair, from a random but fixed offset.
         #[arg(long, default_value_t = 1, value_name = "K")]
         stride: usize,
+        /// Leave out what an episode shows before this step.
+        #[arg(long, default_value_t = 0, value_name = "STEP")]
+        from_step: i64,
         /// Where to put them.
         #[arg(long, value_name = "FILE")]
         to: PathBuf,
@@ -50,9 +53,10 @@ pub fn chosen(arguments: &Arguments, shared: &Shared) -> Result<Demonstrations> 
     };
     Ok(match &arguments.command {
         Command::Info { file } => load(file)?,
-        Command::Subsample { file, skip, episodes, stride, to } => {
+        Command::Subsample { file, skip, episodes, stride, from_step, to } => {
             check_output(to, shared.force)?;
-            let selection = DemoSelection { skip: *skip, episodes: *episodes, stride: *stride };
+            let selection =
+                DemoSelection { skip: *skip, episodes: *episodes, stride: *stride, from_step: *from_step };
             load(file)?.select(&selection)?
         }
     })

@@ -34,7 +34,11 @@ pub fn check(data: &[u8]) -> bool {
         (0, Some(usize::MAX), 1),
         (0, None, usize::MAX),
     ] {
-        let Ok(chosen) = demonstrations.select(&DemoSelection { skip, episodes, stride }) else { continue };
+        let Ok(chosen) =
+            demonstrations.select(&DemoSelection { skip, episodes, stride, ..Default::default() })
+        else {
+            continue;
+        };
         chosen.save(&path).expect("what was read can be written");
         let again = Demonstrations::load(&path).expect("what was written can be read");
         assert_eq!(again.env, chosen.env);
