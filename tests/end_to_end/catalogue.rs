@@ -32,7 +32,7 @@ const RECIPES: [&str; 24] = [
 ];
 
 /// Recipes that need an extra.
-const GAMES: [(&str, &str); 20] = [
+const GAMES: [(&str, &str); 21] = [
     ("dac/hopper", "mujoco"),
     ("gail/hopper", "mujoco"),
     ("icm/doom-dense", "doom"),
@@ -45,6 +45,7 @@ const GAMES: [(&str, &str); 20] = [
     ("icm/original-doom", "doom"),
     ("ppo/doom-basic", "doom"),
     ("ppo/doom-dense", "doom"),
+    ("ppo/doom-sparse", "doom"),
     ("ppo/halfcheetah-seals", "mujoco"),
     ("ppo/hopper", "mujoco"),
     ("ppo/lunarlander", "box2d"),

@@ -132,6 +132,8 @@ fn demonstrations_make_the_round() {
         place.ok("demos subsample x.demos --skip 1 --episodes 1 --stride 20 --to part.demos --json").json();
     assert_eq!(json!([part["pairs"], part["stride"]]), json!([25, 20]));
     assert_eq!(part["episodes"][0]["seed"], episodes[1]["seed"]);
+    let late = "--skip 1 --episodes 1 --stride 20 --from-step 100 --to late.demos";
+    assert_eq!(place.ok(&format!("demos subsample x.demos {late} --json")).json()["pairs"], 20);
     assert_eq!(place.ok("demos info part.demos --json").json(), part);
     let builtin = place.ok("demos info builtin:hopper --json").json();
     assert_eq!(json!([builtin["pairs"], builtin["stride"]]), json!([200, 20]));
