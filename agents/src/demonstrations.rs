@@ -402,6 +402,7 @@ mod tests {
                 terminated: i % 2 == 0,
                 truncated: i % 2 == 1,
                 path: Vec::new(),
+                metrics: Vec::new(),
                 record: Some(Record {
                     observations: LeafBuf::F32((0..=length).flat_map(|t| [i as f32, t as f32]).collect()),
                     actions: LeafBuf::I64((0..length).map(|t| (t % 3) as i64).collect()),
@@ -673,7 +674,9 @@ mod tests {
                 length,
                 terminated: i % 2 == 0,
                 truncated: i % 2 == 1,
-                path: Vec::new(),                record: Some(Record {
+                path: Vec::new(),
+                metrics: Vec::new(),
+                record: Some(Record {
                     observations: some(&observation, length + 1),
                     actions: some(&action, length),
                     rewards: (0..length).map(|t| t as f32 / 3.0).collect(),

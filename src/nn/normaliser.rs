@@ -58,7 +58,7 @@ impl RunningNorm {
         if count == 0.0 {
             return;
         }
-        let shades = || (0u8..).map(|byte| f64::from(byte) / 255.0).zip(&counts);
+        let shades = || (0..=255u8).map(|byte| f64::from(byte) / 255.0).zip(&counts);
         let mean = shades().map(|(x, count)| x * count).sum::<f64>() / count;
         let variance = shades().map(|(x, count)| (x - mean).powi(2) * count).sum::<f64>() / count;
         self.merge(&[mean], &[variance], count);
