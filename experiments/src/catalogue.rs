@@ -6,7 +6,7 @@ use std::io::Write;
 use tempfile::NamedTempFile;
 
 /// Built-in recipes: name and text.
-pub const RECIPES: [(&str, &str); 44] = [
+pub const RECIPES: [(&str, &str); 45] = [
     ("a2c/cartpole", include_str!("../recipes/a2c/cartpole.toml")),
     ("bc/cartpole", include_str!("../recipes/bc/cartpole.toml")),
     ("compose/gail-icm-rooms", include_str!("../recipes/compose/gail-icm-rooms.toml")),
@@ -33,6 +33,7 @@ pub const RECIPES: [(&str, &str); 44] = [
     ("ppo/cartpole", include_str!("../recipes/ppo/cartpole.toml")),
     ("ppo/doom-basic", include_str!("../recipes/ppo/doom-basic.toml")),
     ("ppo/doom-dense", include_str!("../recipes/ppo/doom-dense.toml")),
+    ("ppo/doom-sparse", include_str!("../recipes/ppo/doom-sparse.toml")),
     ("ppo/halfcheetah-seals", include_str!("../recipes/ppo/halfcheetah-seals.toml")),
     ("ppo/hopper", include_str!("../recipes/ppo/hopper.toml")),
     ("ppo/lunarlander", include_str!("../recipes/ppo/lunarlander.toml")),
@@ -57,7 +58,7 @@ pub const RECIPES: [(&str, &str); 44] = [
 /// `imago train ppo/cartpole --set env.id=seals/CartPole-v0` and `imago train trpo/cartpole` give, the latter with
 /// `--stochastic` as in the GAIL paper; every 20th pair of four episodes (return 3,657) of that which
 /// `imago train ppo/hopper --set run.total_steps=1_000_000 --set rollout.steps=512` has after 500,000 steps; every 5th pair
-/// of the fifth to ninth of twenty episodes of `imago train icm/rooms-sparse --set env.args.start=very_sparse`, recorded with
+/// from step 10 on of the fifth to ninth of twenty episodes of an earlier `icm/rooms-sparse`, from the very sparse start, with
 /// `--stochastic`; every 5th pair of forty episodes of `imago train ppo/rooms-dense --seed 2`, recorded so, too, in which it
 /// goes on after each armour (`endless = true` in the run's recipe).
 pub const DEMOS: [(&str, &[u8]); 5] = [
