@@ -108,6 +108,8 @@ pub(crate) struct Discriminator {
     /// Left singular vectors of every weight matrix, if they are normalised.
     singular: Vec<Tensor>,
     pub normaliser: Option<RunningNorm>,
+    /// One mean and one deviation for all pixels of a single image that convolutions read.
+    pub pixels: Option<RunningNorm>,
     pub observation: Space,
     /// Of actions, or of the next observations in their place.
     pub action: Space,
@@ -124,8 +126,6 @@ pub(crate) struct Discriminator {
 struct Convolved {
     torso: Torso,
     shape: Vec<i64>,
-    /// One mean and one deviation for all pixels of a single image.
-    normaliser: Option<RunningNorm>,
 }
 
 impl Convolved {
@@ -159,15 +159,7 @@ impl Convolved {
         let torso = Torso::new(layout, "discriminator", &shape, observation)?;
         let nothing = leaf_tensor(&LeafBuf::zeros(observation, 1), observation);
         let shape = torso.prepare(observation, &nothing).size()[1..].to_vec();
-        let single = matches!(observation, Space::Box { .. });
-        let normaliser = (spec.normalise && single).then(|| RunningNorm::new(1, 1e-5, None));
-        Ok(Some(Self { torso, shape, normaliser }))
-    }
-
-    /// Observations as it reads them, `[B, …]`.
-    fn prepare(&self, space: &Space, observation: &Tensor) -> Tensor {
-        let pixels = self.torso.prepare(space, observation);
-        self.normaliser.as_ref().map_or(pixels.shallow_clone(), |normaliser| normaliser.normalise(&pixels))
+        Ok(Some(Self { torso, shape }))
     }
 
     /// Numbers that it reads.
@@ -271,6 +263,8 @@ impl Discriminator {
                 standardised.resize(features as usize, true);
                 RunningNorm::new(features as usize, 1e-5, None).only(standardised)
             }),
+            pixels: (spec.normalise && torso.is_some() && matches!(observation, Space::Box { .. }))
+                .then(|| RunningNorm::new(1, 1e-5, None)),
             torso,
             flat,
             mlp,
@@ -315,14 +309,9 @@ impl Discriminator {
         Pairs { features, image, choice, weight: None }
     }
 
-    /// Statistics of the pixels, if convolutions read standardised ones.
-    pub fn image_normaliser(&self) -> Option<&RunningNorm> {
-        self.torso.as_ref()?.normaliser.as_ref()
-    }
-
     /// Whether there are statistics.
     pub fn standardises(&self) -> bool {
-        self.normaliser.is_some() || self.image_normaliser().is_some()
+        self.normaliser.is_some() || self.pixels.is_some()
     }
 
     /// Takes pairs of both classes into the statistics.
@@ -330,8 +319,9 @@ impl Discriminator {
         if let Some(normaliser) = &mut self.normaliser {
             normaliser.update(&Tensor::cat(&[&expert.features, &policy.features], 0));
         }
-        let convolved = self.torso.as_mut().and_then(|convolved| convolved.normaliser.as_mut());
-        if let (Some(normaliser), Some(expert), Some(policy)) = (convolved, &expert.image, &policy.image) {
+        if let (Some(normaliser), Some(expert), Some(policy)) =
+            (&mut self.pixels, &expert.image, &policy.image)
+        {
             normaliser.update_pixels(&Tensor::cat(&[expert, policy], 0));
         }
     }
@@ -350,8 +340,12 @@ impl Discriminator {
     pub fn input(&self, pairs: &Pairs) -> Tensor {
         match self.torso.as_ref().zip(pairs.image.as_ref()) {
             Some((convolved, image)) => {
-                let pixels = convolved.prepare(&self.observation, image).flatten(1, -1);
-                Tensor::cat(&[&pixels, &pairs.features], 1)
+                let pixels = convolved.torso.prepare(&self.observation, image);
+                let pixels = match &self.pixels {
+                    Some(normaliser) => normaliser.normalise(&pixels),
+                    None => pixels,
+                };
+                Tensor::cat(&[&pixels.flatten(1, -1), &pairs.features], 1)
             }
             None => pairs.features.shallow_clone(),
         }
@@ -552,7 +546,7 @@ impl Discriminator {
         if let Some(normaliser) = &mut self.normaliser {
             state.scope("normaliser", |state| normaliser.state(state))?;
         }
-        match self.torso.as_mut().and_then(|convolved| convolved.normaliser.as_mut()) {
+        match &mut self.pixels {
             Some(normaliser) => state.scope("pixels", |state| normaliser.state(state)),
             None => Ok(()),
         }

@@ -635,15 +635,15 @@ mod tests {
         let config = GailConfig { torso: TorsoKind::Icm, action_input: ActionInput::None, ..config() };
         let (mut gail, policy) = of_pixels(&config).unwrap();
         gail.update(&policy, &mut Stream::new(2, "gail", 0, 0), &mut Log::in_memory()).unwrap();
-        let norm = gail.discriminator.image_normaliser().unwrap().clone();
+        let norm = gail.discriminator.pixels.clone().unwrap();
         assert_eq!(norm.count, (2 * 4 * 2 * 16 * 16) as f64);
         let mean = norm.mean[0] * 255.0;
         assert!((157.5 / 2.0..=172.5 / 2.0).contains(&mean), "{mean}");
         let _ = gail.reward(&policy).unwrap();
-        assert_eq!(&norm, gail.discriminator.image_normaliser().unwrap());
+        assert_eq!(Some(norm), gail.discriminator.pixels);
         let (mut raw, _) = of_pixels(&GailConfig { normalise: false, ..config }).unwrap();
         raw.update(&policy, &mut Stream::new(2, "gail", 0, 0), &mut Log::in_memory()).unwrap();
-        assert!(raw.discriminator.image_normaliser().is_none());
+        assert!(raw.discriminator.pixels.is_none());
     }
 
     #[test]

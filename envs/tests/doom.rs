@@ -192,7 +192,7 @@ fn noise_hides_rows_and_squares_are_counted() {
     };
     let ((clear, cells), (noisy, same)) = (play(""), play("noise = 0.4"));
     assert!(cells > 1.0 && cells == same, "{cells} {same}");
-    // Ten decisions of 16 tics go as far as forty of four, and pass what they do not end in.
+    // Looks in between leave the player where he would be, and count what a decision passes but does not end in.
     let far = |args: &str| {
         let mut env = Single::new(registry.make(&spec("Doom", args, None)).unwrap());
         env.reset(5).unwrap();
