@@ -68,6 +68,8 @@ pub struct RoomsConfig {
     /// Share of the image, in `[0, 1]`, that shows uniform noise in place of the maze: so many rows from the
     /// top.
     pub noise: f64,
+    /// Side in pixels of the noise's squares, each of one grey: at least 1. Fine noise goes away when images are averaged.
+    pub noise_square: usize,
     /// Images in an observation, from the oldest to the newest: at least 1.
     pub frames: usize,
     /// Side of an image in pixels: even, at least 8.
@@ -76,7 +78,7 @@ pub struct RoomsConfig {
 
 impl Default for RoomsConfig {
     fn default() -> Self {
-        Self { start: Start::Dense, endless: false, noise: 0.0, frames: 4, size: 42 }
+        Self { start: Start::Dense, endless: false, noise: 0.0, noise_square: 1, frames: 4, size: 42 }
     }
 }
 
@@ -104,7 +106,8 @@ pub struct Rooms {
     found: u32,
     /// Noise of the next image: a function of the two.
     noise: ChaCha8Rng,
-    noise_bytes: usize,
+    /// Greys of the noise's squares, row by row.
+    squares: Vec<u8>,
     /// The last `frames` images.
     images: Vec<u8>,
     view: View,
@@ -125,7 +128,7 @@ impl Rooms {
     /// # Errors
     /// Settings out of the ranges that [`RoomsConfig`] gives.
     pub fn new(config: RoomsConfig) -> Result<Self> {
-        let RoomsConfig { noise, frames, size, .. } = config;
+        let RoomsConfig { noise, noise_square, frames, size, .. } = config;
         let refuse = |argument: &str, message: String| {
             Err(Error::BadArgument { id: Self::ID.into(), argument: argument.into(), message })
         };
@@ -138,7 +141,12 @@ impl Rooms {
         if !(8..=512).contains(&size) || size % 2 == 1 {
             return refuse("size", format!("expected an even number of pixels from 8 to 512, found {size}"));
         }
+        if !(1..=size).contains(&noise_square) {
+            let message = format!("expected a side from 1 to {size} pixels, found {noise_square}");
+            return refuse("noise_square", message);
+        }
         let bytes = frames * size * size;
+        let noise_rows = (noise * size as f64).round() as usize;
         Ok(Self {
             player: Player::at(SPOTS[0], 0),
             trail: Trail::default(),
@@ -146,7 +154,7 @@ impl Rooms {
             drawn: 0,
             found: 0,
             noise: noise_of(0),
-            noise_bytes: (noise * size as f64).round() as usize * size,
+            squares: vec![0; noise_rows.div_ceil(noise_square) * size.div_ceil(noise_square)],
             images: vec![0; bytes],
             view: View::new(size, size),
             camera: None,
@@ -157,15 +165,17 @@ impl Rooms {
     }
 
     /// From recipe arguments: `start` ("dense", "sparse" or "very_sparse"), `endless` (default false), `noise` (a share,
-    /// default 0), `frames` (default 4), `size` (default 42).
+    /// default 0), `noise_square` (default 1), `frames` (default 4), `size` (default 42).
     pub fn from_args(args: &toml::Table) -> Result<Self> {
-        let args = Arguments::new(Self::ID, args, &["start", "endless", "noise", "frames", "size"])?;
+        let args =
+            Arguments::new(Self::ID, args, &["start", "endless", "noise", "noise_square", "frames", "size"])?;
         let starts = [("dense", Start::Dense), ("sparse", Start::Sparse), ("very_sparse", Start::VerySparse)];
         let default = RoomsConfig::default();
         Self::new(RoomsConfig {
             start: args.choice("start", &starts, default.start)?,
             endless: args.flag("endless", default.endless)?,
             noise: args.number("noise", default.noise)?,
+            noise_square: args.count("noise_square", default.noise_square)?,
             frames: args.count("frames", default.frames)?,
             size: args.count("size", default.size)?,
         })
@@ -194,12 +204,19 @@ impl Rooms {
 
     /// Draws what the player sees now as the newest image, and writes the observation.
     fn observe(&mut self, mut observation: LeafMut) {
-        let size = self.config.size * self.config.size;
-        self.images.copy_within(size.., 0);
-        let newest = self.images.len() - size;
+        let RoomsConfig { noise, noise_square, size, .. } = self.config;
+        self.images.copy_within(size * size.., 0);
+        let newest = self.images.len() - size * size;
         let image = &mut self.images[newest..];
         self.view.draw(&self.player, &GREY, image);
-        self.noise.fill_bytes(&mut image[..self.noise_bytes]);
+        self.noise.fill_bytes(&mut self.squares);
+        let noise_rows = (noise * size as f64).round() as usize;
+        for (y, row) in image.chunks_exact_mut(size).take(noise_rows).enumerate() {
+            let greys = &self.squares[y / noise_square * size.div_ceil(noise_square)..];
+            for (square, &grey) in row.chunks_mut(noise_square).zip(greys) {
+                square.fill(grey);
+            }
+        }
         self.drawn += 1;
         observation.u8().copy_from_slice(&self.images);
     }
@@ -324,7 +341,7 @@ impl Env for Rooms {
         self.found = u32::from_le_bytes(*found);
         self.noise = noise_of(self.seed);
         // Each image has taken whole words of the generator.
-        self.noise.set_word_pos(u128::from(self.drawn) * self.noise_bytes.div_ceil(4) as u128);
+        self.noise.set_word_pos(u128::from(self.drawn) * self.squares.len().div_ceil(4) as u128);
         self.images.copy_from_slice(images);
         Ok(())
     }

@@ -297,8 +297,30 @@ fn noise_covers_its_rows_and_nothing_else() {
 }
 
 #[test]
+fn noise_has_squares_of_one_grey() {
+    let small = RoomsConfig { frames: 1, size: 22, start: Start::Sparse, ..Default::default() };
+    let noisy = RoomsConfig { noise: 0.4, noise_square: 4, ..small };
+    let (mut game, mut clean) = (Game::new(noisy), Game::new(small));
+    game.reset(3);
+    clean.reset(3);
+    // 0.4 · 22 rows, rounded: two whole rows of squares and a third cut off, six to a row, of which the last is half.
+    let (noise, maze) = game.images().split_at(9 * 22);
+    assert!(maze == &clean.images()[9 * 22..]);
+    let squares: Vec<Vec<u8>> = (0..3)
+        .flat_map(|row| (0..6).map(move |column| (row, column)))
+        .map(|(row, column)| {
+            let inside = |&pixel: &usize| pixel / 22 / 4 == row && pixel % 22 / 4 == column;
+            (0..9 * 22).filter(inside).map(|pixel| noise[pixel]).collect()
+        })
+        .collect();
+    assert!(squares.iter().all(|square| square.iter().all(|&grey| grey == square[0])));
+    let greys: std::collections::BTreeSet<u8> = squares.iter().map(|square| square[0]).collect();
+    assert!(greys.len() > 12, "{greys:?}");
+}
+
+#[test]
 fn an_episode_is_a_function_of_seed_and_actions_and_comes_back() {
-    let config = RoomsConfig { noise: 0.4, ..Default::default() };
+    let config = RoomsConfig { noise: 0.4, noise_square: 5, ..Default::default() };
     let mut rng = ChaCha8Rng::seed_from_u64(9);
     let mut actions = || -> Vec<i64> { (0..120).map(|_| [0, 1, 1, 2, 3][rng.random_range(0..5)]).collect() };
     let (before, after) = (actions(), actions());
@@ -417,8 +439,17 @@ fn the_limit_truncates() {
 #[test]
 fn arguments_are_read_strictly() {
     let make = |args: &str| Rooms::from_args(&args.parse().unwrap());
-    let env = make("start = \"very_sparse\"\nendless = true\nnoise = 0.4\nframes = 1\nsize = 84").unwrap();
-    let expected = RoomsConfig { start: Start::VerySparse, endless: true, noise: 0.4, frames: 1, size: 84 };
+    let env =
+        make("start = \"very_sparse\"\nendless = true\nnoise = 0.4\nnoise_square = 3\nframes = 1\nsize = 84")
+            .unwrap();
+    let expected = RoomsConfig {
+        start: Start::VerySparse,
+        endless: true,
+        noise: 0.4,
+        noise_square: 3,
+        frames: 1,
+        size: 84,
+    };
     assert_eq!(env.config, expected);
     assert_eq!(env.observation_space().shape(), [1, 84, 84]);
     assert_eq!(make("").unwrap().config, RoomsConfig::default());
@@ -426,6 +457,8 @@ fn arguments_are_read_strictly() {
         ("start = \"spars\"", "expected one of \"dense\", \"sparse\", \"very_sparse\", found \"spars\""),
         ("start = 1", "expected one of"),
         ("noise = 1.5", "expected a share from 0 to 1, found 1.5"),
+        ("noise_square = 0", "expected at least 1, found 0"),
+        ("noise_square = 43", "expected a side from 1 to 42 pixels, found 43"),
         ("frames = 0", "expected at least 1, found 0"),
         ("frames = 65", "expected 1 to 64 images, found 65"),
         ("size = 43", "expected an even number of pixels from 8 to 512, found 43"),
