@@ -1,7 +1,9 @@
 //! The small networks that arithmetic on faces needs beside a generator: classifiers of the data's attributes, and an
-//! encoder. They are trained when they are first needed and kept in the run's folder.
+//! encoder. They are trained when they are first needed and kept in the run's folder; those of a model that has none, in
+//! the user's cache.
 
 use crate::assemble;
+use crate::first_look::cache_folder;
 use crate::program::Shared;
 use crate::runs::LoadedMaker;
 use anyhow::{Context, Result, ensure};
@@ -13,7 +15,7 @@ use imago::memory::slice;
 use imago::run::{Progress, State, tensor_file};
 use std::path::PathBuf;
 
-/// Folder in a run's.
+/// Folder in a run's or in the cache.
 const FOLDER: &str = "readers";
 /// Of the way they are trained: another one makes other files.
 const VERSION: u32 = 1;
@@ -69,7 +71,7 @@ impl<'a> Readers<'a> {
             let item = &self.data.found.items[i as usize];
             hash.take(format!("{:?}", item.labels).as_bytes());
         }
-        let path = self.path(name, &hash);
+        let path = self.path(name, &hash)?;
         if path.exists() {
             load(&path, &mut classifier.reader)?;
             return Ok(classifier);
@@ -95,7 +97,7 @@ impl<'a> Readers<'a> {
         slice::<f32>(&maker.generator.network.parameters.weights)
             .iter()
             .for_each(|weight| hash.take(&weight.to_le_bytes()));
-        let path = self.path("encoder", &hash);
+        let path = self.path("encoder", &hash)?;
         if path.exists() {
             load(&path, &mut encoder)?;
             return Ok(encoder);
@@ -129,8 +131,13 @@ impl<'a> Readers<'a> {
         Ok(())
     }
 
-    fn path(&self, name: &str, hash: &Hash) -> PathBuf {
-        self.loaded.path.join(FOLDER).join(format!("{name}-{:016x}.safetensors", hash.0))
+    fn path(&self, name: &str, hash: &Hash) -> Result<PathBuf> {
+        let run = &self.loaded.path;
+        let folder = match run.is_dir() {
+            true => run.clone(),
+            false => cache_folder().context("there is no cache directory: set XDG_CACHE_HOME")?,
+        };
+        Ok(folder.join(FOLDER).join(format!("{name}-{:016x}.safetensors", hash.0)))
     }
 
     fn hash(&self, steps: u64) -> Hash {

@@ -135,7 +135,12 @@ fn a_model_of_its_own_file_makes_the_images_of_its_run() {
     assert!(report["training"].is_null() && !place.path("assets/nearest.png").exists(), "{report}");
     std::fs::write(place.path("y.safetensors"), "no model").unwrap();
     place.refuses("generate grid y.safetensors --to grid.png", &["y.safetensors"]);
-    place.refuses("generate grid model:nothing --to grid.png", &["no built-in model `nothing`"]);
+    place.refuses("generate grid model:nothing --to grid.png", &["no built-in model `nothing`", "faces"]);
+
+    place.ok("generate grid model:faces --count 4 --columns 2 --to faces.png");
+    assert_eq!(png_size(&place, "faces.png"), [2 * 64 + 2, 2 * 64 + 2]);
+    let models = place.ok("models list");
+    assert!(models.stdout.contains("model:faces") && models.stdout.contains("CC BY 4.0"), "{models:?}");
 }
 
 #[test]
@@ -212,6 +217,10 @@ fn faces_are_added_up_and_unknown_words_are_answered_with_the_known() {
     assert!(!again.stderr.contains("training"), "{again:?}");
     let bytes = |file: &str| std::fs::read(place.path(file)).unwrap();
     assert!(bytes("sum.png") == bytes("again.png"), "the same bits");
+    // A file of the generator alone has no folder to keep classifiers in.
+    place.ok("export a --to model.safetensors");
+    place.ok("generate arithmetic model.safetensors #1,#2,#3 --to same.png");
+    assert_eq!(size("same.png"), size("sum.png"));
     place.refuses("generate arithmetic a hat --to x.png", &["`hat`", "glasses", "frown", "neutral"]);
     place.refuses("generate arithmetic a --add hat --to x.png", &["`hat`", "glasses"]);
     place.refuses("generate arithmetic a glasses --to x.gif", &[".png"]);
