@@ -175,7 +175,7 @@ pub fn rehearse(program: &Program, recipe: &mut Recipe) -> Result<()> {
 /// # Errors
 /// None there, or none that fits.
 pub fn images(config: &DataConfig) -> Result<ImageSet> {
-    let cache = cache_folder().map(|folder| folder.join("images"));
+    let cache = cache_folder().ok().map(|folder| folder.join("images"));
     Ok(ImageSet::open(config, cache.as_deref())?)
 }
 

@@ -20,8 +20,7 @@ pub struct Script {
 impl Script {
     /// Where its packages lie.
     fn packages(&self) -> Result<PathBuf> {
-        let cache = cache_folder().context("there is no cache directory: set XDG_CACHE_HOME")?;
-        Ok(cache.join("packages").join(self.name))
+        Ok(cache_folder()?.join("packages").join(self.name))
     }
 
     /// Runs it with `arguments`, its packages installed before if they are not there.

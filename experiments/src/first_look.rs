@@ -74,16 +74,19 @@ fn state(program: &Program, env: &EnvSpec) -> Result<String> {
     Ok(format!("imago {}, {own}", env!("CARGO_PKG_VERSION")))
 }
 
-/// Our part of the user's cache directory, if there is one.
-pub fn cache_folder() -> Option<PathBuf> {
+/// Our part of the user's cache directory.
+///
+/// # Errors
+/// There is none.
+pub fn cache_folder() -> Result<PathBuf> {
     let named = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let cache = named.or_else(|| Some(std::env::home_dir()?.join(".cache")))?;
-    Some(cache.join("imago"))
+    let cache = named.or_else(|| Some(std::env::home_dir()?.join(".cache")));
+    Ok(cache.context("there is no cache directory: set XDG_CACHE_HOME")?.join("imago"))
 }
 
 /// The file of the environments that have passed.
 fn memory() -> Option<PathBuf> {
-    Some(cache_folder()?.join("checked_envs.json"))
+    Some(cache_folder().ok()?.join("checked_envs.json"))
 }
 
 /// A file that is not there, damaged or of another format counts as empty.

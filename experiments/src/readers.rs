@@ -133,10 +133,7 @@ impl<'a> Readers<'a> {
 
     fn path(&self, name: &str, hash: &Hash) -> Result<PathBuf> {
         let run = &self.loaded.path;
-        let folder = match run.is_dir() {
-            true => run.clone(),
-            false => cache_folder().context("there is no cache directory: set XDG_CACHE_HOME")?,
-        };
+        let folder = if run.is_dir() { run.clone() } else { cache_folder()? };
         Ok(folder.join(FOLDER).join(format!("{name}-{:016x}.safetensors", hash.0)))
     }
 

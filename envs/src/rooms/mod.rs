@@ -76,6 +76,12 @@ pub struct RoomsConfig {
     pub size: usize,
 }
 
+impl RoomsConfig {
+    fn noise_rows(&self) -> usize {
+        (self.noise * self.size as f64).round() as usize
+    }
+}
+
 impl Default for RoomsConfig {
     fn default() -> Self {
         Self { start: Start::Dense, endless: false, noise: 0.0, noise_square: 1, frames: 4, size: 42 }
@@ -146,7 +152,7 @@ impl Rooms {
             return refuse("noise_square", message);
         }
         let bytes = frames * size * size;
-        let noise_rows = (noise * size as f64).round() as usize;
+        let squares = vec![0; config.noise_rows().div_ceil(noise_square) * size.div_ceil(noise_square)];
         Ok(Self {
             player: Player::at(SPOTS[0], 0),
             trail: Trail::default(),
@@ -154,7 +160,7 @@ impl Rooms {
             drawn: 0,
             found: 0,
             noise: noise_of(0),
-            squares: vec![0; noise_rows.div_ceil(noise_square) * size.div_ceil(noise_square)],
+            squares,
             images: vec![0; bytes],
             view: View::new(size, size),
             camera: None,
@@ -204,14 +210,13 @@ impl Rooms {
 
     /// Draws what the player sees now as the newest image, and writes the observation.
     fn observe(&mut self, mut observation: LeafMut) {
-        let RoomsConfig { noise, noise_square, size, .. } = self.config;
+        let RoomsConfig { noise_square, size, .. } = self.config;
         self.images.copy_within(size * size.., 0);
         let newest = self.images.len() - size * size;
         let image = &mut self.images[newest..];
         self.view.draw(&self.player, &GREY, image);
         self.noise.fill_bytes(&mut self.squares);
-        let noise_rows = (noise * size as f64).round() as usize;
-        for (y, row) in image.chunks_exact_mut(size).take(noise_rows).enumerate() {
+        for (y, row) in image.chunks_exact_mut(size).take(self.config.noise_rows()).enumerate() {
             let greys = &self.squares[y / noise_square * size.div_ceil(noise_square)..];
             for (square, &grey) in row.chunks_mut(noise_square).zip(greys) {
                 square.fill(grey);

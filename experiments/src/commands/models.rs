@@ -50,8 +50,7 @@ enum Command {
 
 /// Where a fetched network lies.
 fn file(name: &str) -> Result<PathBuf> {
-    let cache = cache_folder().context("there is no cache directory: set XDG_CACHE_HOME")?;
-    Ok(cache.join("models").join(format!("{name}.safetensors")))
+    Ok(cache_folder()?.join("models").join(format!("{name}.safetensors")))
 }
 
 fn model(name: &str) -> Result<&'static Model> {
