@@ -118,7 +118,8 @@ struct Novelty {
     new: f64,
 }
 
-/// Kernel distances to held-out tiles, in their own colours.
+/// Kernel distances to held-out tiles, all of them in the palette's colours: a palette that is not the data's is far from it
+/// by itself, and no fault of the model.
 #[derive(Serialize)]
 struct Scores {
     features: &'static str,
@@ -207,7 +208,7 @@ pub(super) fn run(loaded: &LoadedMaker, arguments: &Arguments, labels: &[i64], s
         novelty = Some(compare_tiles(&assets, &known, arguments.near)?);
     }
     let scores = match (&features, &data) {
-        (Some(features), Some(data)) => Some(score(features, data, &cut, side, seed)?),
+        (Some(features), Some(data)) => Some(score(features, data, &cut, &coloured, side, seed)?),
         _ => None,
     };
 
@@ -298,13 +299,14 @@ fn score(
     features: &Features,
     data: &ImageSet,
     generated: &[Frame],
+    coloured: &dyn Fn(&Tensor) -> Frame,
     side: usize,
     seed: u64,
 ) -> Result<Scores> {
     ensure!(data.held_out.len() >= 8, "--features: data.held_out leaves too few images to compare with");
     let of_images = |indices: &[i64]| -> Vec<Frame> {
         let images = data.gather(indices, &[]);
-        (0..images.size()[0]).flat_map(|i| slice(&grid::frame(&images.get(i)), side)).collect()
+        (0..images.size()[0]).flat_map(|i| slice(&coloured(&images.get(i)), side)).collect()
     };
     let some = |tiles: Vec<Frame>, name: &str| -> Vec<Frame> {
         let order = Stream::new(seed, name, 0, 0).permutation(tiles.len());
@@ -481,7 +483,7 @@ impl Report {
         }
         if let Some(scores) = &self.scores {
             println!(
-                "kernel distance    {:.5} to held-out tiles (their pixels shuffled: {:.5}, training tiles: {:.5}), \
+                "kernel distance    {:.5} to held-out tiles in the same colours (with shuffled pixels {:.5}, training tiles {:.5}), \
                  features: {}",
                 scores.kernel_distance.mean,
                 scores.shuffled_kernel_distance.mean,
