@@ -1,6 +1,7 @@
 //! From a recipe to something that can be trained.
 
 use crate::catalogue;
+use crate::commands::data::set_for;
 use crate::commands::worker;
 use crate::first_look::cache_folder;
 use crate::program::{Program, SignalContext};
@@ -176,7 +177,12 @@ pub fn rehearse(program: &Program, recipe: &mut Recipe) -> Result<()> {
 /// None there, or none that fits.
 pub fn images(config: &DataConfig) -> Result<ImageSet> {
     let cache = cache_folder().ok().map(|folder| folder.join("images"));
-    Ok(ImageSet::open(config, cache.as_deref())?)
+    let set = ImageSet::open(config, cache.as_deref());
+    let path = Path::new(&config.path);
+    match set_for(path).filter(|_| !path.exists()) {
+        Some(name) => set.with_context(|| format!("`imago data fetch {name}` brings these images")),
+        None => Ok(set?),
+    }
 }
 
 fn build(program: &Program, recipe: &mut Recipe) -> Result<Box<dyn Train>> {

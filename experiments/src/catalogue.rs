@@ -6,7 +6,7 @@ use std::io::Write;
 use tempfile::NamedTempFile;
 
 /// Built-in recipes: name and text.
-pub const RECIPES: [(&str, &str); 45] = [
+pub const RECIPES: [(&str, &str); 46] = [
     ("a2c/cartpole", include_str!("../recipes/a2c/cartpole.toml")),
     ("bc/cartpole", include_str!("../recipes/bc/cartpole.toml")),
     ("compose/gail-icm-rooms", include_str!("../recipes/compose/gail-icm-rooms.toml")),
@@ -14,6 +14,7 @@ pub const RECIPES: [(&str, &str); 45] = [
     ("dcgan/faces", include_str!("../recipes/dcgan/faces.toml")),
     ("dcgan/faces-modern", include_str!("../recipes/dcgan/faces-modern.toml")),
     ("dcgan/frames", include_str!("../recipes/dcgan/frames.toml")),
+    ("dcgan/photos", include_str!("../recipes/dcgan/photos.toml")),
     ("dcgan/pixel-art", include_str!("../recipes/dcgan/pixel-art.toml")),
     ("dcgan/tiles", include_str!("../recipes/dcgan/tiles.toml")),
     ("gail/cartpole", include_str!("../recipes/gail/cartpole.toml")),

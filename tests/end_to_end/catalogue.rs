@@ -4,13 +4,14 @@ use crate::program::Place;
 use imago_envs::extras::Extra;
 use std::time::Instant;
 
-const RECIPES: [&str; 24] = [
+const RECIPES: [&str; 25] = [
     "a2c/cartpole",
     "bc/cartpole",
     "compose/gail-icm-rooms",
     "dcgan/faces",
     "dcgan/faces-modern",
     "dcgan/frames",
+    "dcgan/photos",
     "dcgan/pixel-art",
     "dcgan/tiles",
     "gail/cartpole",

