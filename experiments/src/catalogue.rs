@@ -71,7 +71,10 @@ pub const DEMOS: [(&str, &[u8]); 5] = [
 ];
 
 /// Built-in image models, as `model:NAME`, files of `imago export`: generators alone.
-pub const MODELS: [(&str, &[u8]); 1] = [("faces", include_bytes!("../models/faces.safetensors"))];
+pub const MODELS: [(&str, &[u8]); 2] = [
+    ("faces", include_bytes!("../models/faces.safetensors")),
+    ("tiles-crawl", include_bytes!("../models/tiles-crawl.safetensors")),
+];
 
 /// A file that holds `bytes` and goes when it is dropped: readers work on files, and so what is built in is checked like
 /// anything else.

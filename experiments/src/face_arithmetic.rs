@@ -57,6 +57,8 @@ struct Change {
     there: f64,
     /// Mean share of the other attributes that are unchanged.
     unchanged: f64,
+    /// The share for each of them.
+    unchanged_each: BTreeMap<String, f64>,
 }
 
 /// How near a changed picture is to the true one of the same person: mean squared errors of pixels in [−1, 1].
@@ -156,7 +158,8 @@ fn change(
     pools: &[Pool],
     faces: &[Tensor],
 ) -> Result<Change> {
-    let (mut successes, mut there, mut unchanged) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut successes, mut there) = (Vec::new(), Vec::new());
+    let mut unchanged: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for (pool, faces) in pools.iter().zip(faces) {
         let direction = pool.direction(wanted, now, exemplars)?;
         let (after, _) = moved(maker, chooser, wanted, faces, &direction, strength)?;
@@ -166,15 +169,18 @@ fn change(
         successes.extend(succeeded(wanted, &before, &after).into_iter().map(share));
         let p = wanted.probability(&after);
         there.extend((0..p.size()[0]).map(|i| share(p.double_value(&[i]) > 0.5)));
-        let others = (0..before.len()).filter(|&place| !wanted.is_about(place));
-        unchanged.extend(others.map(|place| {
+        for place in (0..before.len()).filter(|&place| !wanted.is_about(place)) {
             let same = before[place].argmax(1, false).eq_tensor(&after[place].argmax(1, false));
-            same.to_kind(tch::Kind::Double).mean(tch::Kind::Double).double_value(&[])
-        }));
+            let same = same.to_kind(tch::Kind::Double).mean(tch::Kind::Double).double_value(&[]);
+            unchanged.entry(judge.attributes[place].name.clone()).or_default().push(same);
+        }
     }
     let tried = successes.len();
-    let [success, there, unchanged] = [successes, there, unchanged].map(|values| average(&values));
-    Ok(Change { word, exemplars, strength: name, tried, success, there, unchanged })
+    let [success, there] = [successes, there].map(|values| average(&values));
+    let unchanged_each: BTreeMap<String, f64> =
+        unchanged.into_iter().map(|(name, shares)| (name, average(&shares))).collect();
+    let unchanged = average(&unchanged_each.values().copied().collect::<Vec<_>>());
+    Ok(Change { word, exemplars, strength: name, tried, success, there, unchanged, unchanged_each })
 }
 
 fn share(yes: bool) -> f64 {
@@ -257,7 +263,7 @@ impl Report {
             .collect();
         println!("judge, on held-out pictures: {}", accuracy.join(", "));
         println!("added     exemplars  strength  success  there  others unchanged  tried");
-        for Change { word, exemplars, strength, tried, success, there, unchanged } in &self.changes {
+        for Change { word, exemplars, strength, tried, success, there, unchanged, .. } in &self.changes {
             let [success, there, unchanged] = [success, there, unchanged].map(|share| 100.0 * share);
             println!(
                 "{word:<9} {exemplars:>9}  {strength:<8} {success:>6.1} % {there:>4.0} % {unchanged:>15.0} % {tried:>6}"

@@ -169,13 +169,14 @@ impl Pool {
         Ok(Self { z, seen, attributes: classifier.attributes.clone() })
     }
 
-    /// The places of the `count` images that show `concept` most surely.
+    /// The places of `count` images that surely show `concept`, the most typical ones: nearest to the mean of all that do. Those
+    /// that show it most clearly would lie at the edge, where what is added to them makes no difference.
     ///
     /// # Errors
     /// Fewer than that which show it with a probability of 0.8.
     pub fn exemplars(&self, concept: &Concept, count: usize) -> Result<Vec<i64>> {
-        let (p, order) = concept.probability(&self.seen).sort(0, true);
-        let sure = p.ge(CONFIDENT).sum(Kind::Int64).int64_value(&[]) as usize;
+        let places = concept.probability(&self.seen).ge(CONFIDENT).nonzero().squeeze_dim(1);
+        let sure = places.size()[0] as usize;
         if sure < count {
             return Err(Error::Invalid(format!(
                 "of {} generated images only {sure} surely show {}, {count} are needed: take a later checkpoint, fewer \
@@ -184,41 +185,90 @@ impl Pool {
                 self.name(concept),
             )));
         }
-        Ok((0..count as i64).map(|i| order.int64_value(&[i])).collect())
+        let z = self.z.index_select(0, &places);
+        let order = (&z - mean(&z)).square().sum_dim_intlist(1, false, Kind::Float).argsort(0, false);
+        Ok((0..count as i64).map(|i| places.int64_value(&[order.int64_value(&[i])])).collect())
     }
 
-    /// For each exemplar of `concept` the image that surely does not show it and is most like the exemplar in everything
-    /// else: the paper's smiling woman and neutral woman. What such pairs differ in is the concept, and little else.
+    /// Pairs of an image that surely shows `concept` and one that surely shows `other`, the paper's smiling woman and neutral
+    /// woman: one after the other those most alike in everything that both say the same of, with which the sum of all
+    /// differences points most nearly the way from all that show `other` to all that show `concept`. What such pairs differ
+    /// in is what the concepts differ in, and little else.
     ///
     /// # Errors
-    /// Too few that do, or that do not.
-    pub fn pairs(&self, concept: &Concept, opposite: &Concept, count: usize) -> Result<Vec<[i64; 2]>> {
-        let with = self.exemplars(concept, count)?;
-        self.exemplars(opposite, count)?;
-        let sure = opposite.probability(&self.seen).ge(CONFIDENT).to_kind(Kind::Float);
-        let mut pairs: Vec<[i64; 2]> = Vec::new();
-        for exemplar in with {
-            // How many of the other attributes are expected to be the same.
-            let same = |seen: &Tensor| seen.matmul(&seen.get(exemplar));
-            let others = self.seen.iter().enumerate().filter(|(place, _)| !concept.is_about(*place));
-            let alike: Tensor = others.map(|(_, seen)| same(seen)).sum::<Tensor>() + 1.0;
-            let candidates = alike * &sure;
-            for [_, taken] in &pairs {
-                let _ = candidates.get(*taken).fill_(0.0);
-            }
-            pairs.push([exemplar, candidates.argmax(0, false).int64_value(&[])]);
+    /// Too few of either.
+    pub fn pairs(&self, concept: &Concept, other: &Concept, count: usize) -> Result<Vec<[i64; 2]>> {
+        let sure = |concept: &Concept| -> Result<Tensor> {
+            self.exemplars(concept, count)?;
+            Ok(concept.probability(&self.seen).ge(CONFIDENT))
+        };
+        let (with, without) = (sure(concept)?, sure(other)?);
+        // How many of the other attributes are expected to be the same, for each two images.
+        let same = self.same(concept, other);
+        let alike: Tensor = same.iter().map(|seen| seen.matmul(&seen.tr())).sum::<Tensor>() + 1.0;
+        let candidates = with.unsqueeze(1).logical_and(&without.unsqueeze(0));
+        let z = self.apart_from(&same, &self.z);
+        let mean_of = |these: &Tensor| mean(&z.index(&[Some(these)]));
+        let towards = mean_of(&with) - mean_of(&without);
+        let distance = Tensor::cdist(&z, &z, 2.0, None::<i64>).square();
+        // v · (z_i − z_j)
+        let between = |v: &Tensor| {
+            let along = z.matmul(v);
+            along.unsqueeze(1) - along.unsqueeze(0)
+        };
+        let mut total = towards.zeros_like();
+        let mut pairs = Vec::with_capacity(count);
+        for _ in 0..count {
+            // cos of the angle between towards and total + z_i − z_j
+            let length =
+                (total.square().sum(Kind::Float) + between(&total) * 2.0 + &distance).clamp_min(1e-9).sqrt();
+            let direct = (between(&towards) + total.dot(&towards)) / length / towards.norm();
+            let worth = (direct * &alike).masked_fill(&candidates.logical_not(), f64::NEG_INFINITY);
+            let place = worth.argmax(None::<i64>, false).int64_value(&[]);
+            let [i, j] = [place / worth.size()[1], place % worth.size()[1]];
+            total += z.get(i) - z.get(j);
+            // Each image once.
+            let _ = (candidates.get(i).fill_(0), candidates.select(1, j).fill_(0));
+            pairs.push([i, j]);
         }
         Ok(pairs)
     }
 
-    /// Mean of those that show `concept` minus mean of their counterparts, `[latent]`.
+    /// Mean of those that show `concept` minus mean of their counterparts, `[latent]`, without its part along what tells the
+    /// other attributes apart.
     ///
     /// # Errors
     /// As [`Pool::pairs`].
     pub fn direction(&self, concept: &Concept, opposite: &Concept, count: usize) -> Result<Tensor> {
         let pairs = self.pairs(concept, opposite, count)?;
         let side = |i: usize| self.rows(&pairs.iter().map(|pair| pair[i]).collect::<Vec<_>>());
-        Ok(sum([(false, &side(0)), (true, &side(1))].into_iter()))
+        let whole = sum([(false, &side(0)), (true, &side(1))].into_iter());
+        Ok(self.apart_from(&self.same(concept, opposite), &whole.unsqueeze(0)).squeeze_dim(0))
+    }
+
+    /// Probabilities of the attributes that two concepts say the same of.
+    fn same(&self, concept: &Concept, other: &Concept) -> Vec<&Tensor> {
+        self.seen
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| !concept.differs(other, *i))
+            .map(|(_, seen)| seen)
+            .collect()
+    }
+
+    /// Rows `[N, latent]` without their part in the space along which attributes `seen` change, as far as that is linear
+    /// (conditional manipulation, Shen et al. 2020): the columns of the covariance of latent vectors and probabilities.
+    fn apart_from(&self, seen: &[&Tensor], rows: &Tensor) -> Tensor {
+        if seen.is_empty() {
+            return rows.copy();
+        }
+        let centred = |x: &Tensor| x - mean(x);
+        let covariance = centred(&self.z).tr().matmul(&centred(&Tensor::cat(seen, 1)));
+        let (axes, strengths, _) = covariance.svd(true, true);
+        // Probabilities that add up to 1 have one direction less than there are of them. Half of the space stays in any case.
+        let there = strengths.gt_tensor(&(strengths.max() * 1e-3)).sum(Kind::Int64).int64_value(&[]);
+        let axes = axes.narrow(1, 0, there.min(rows.size()[1] / 2));
+        rows - rows.matmul(&axes).matmul(&axes.tr())
     }
 
     /// Latent vectors of the images at `places`, `[N, latent]`.
@@ -242,7 +292,7 @@ impl Pool {
 pub enum Strength {
     /// This many times its length.
     Fixed(f64),
-    /// Each as little as makes the concept sure, up to four times; where nothing does, as far as makes it most probable.
+    /// Each as little as makes the concept sure, up to eight times; where nothing does, as far as makes it most probable.
     Least,
 }
 
@@ -258,17 +308,23 @@ pub fn moved(
     direction: &Tensor,
     strength: Strength,
 ) -> Result<(Tensor, Vec<f64>)> {
-    const TRIED: usize = 16;
-    const STEP: f64 = 0.25;
+    const TRIED: usize = 64;
+    const STEP: f64 = 0.125;
     let count = z.size()[0];
-    let tried: Vec<f64> = match strength {
-        Strength::Fixed(s) => return Ok((z + direction * s, vec![s; count as usize])),
-        Strength::Least => (1..=TRIED).map(|i| i as f64 * STEP).collect(),
-    };
+    if let Strength::Fixed(s) = strength {
+        return Ok((z + direction * s, vec![s; count as usize]));
+    }
+    let tried: Vec<f64> = (1..=TRIED).map(|i| i as f64 * STEP).collect();
     let mut probabilities = Vec::new();
+    let mut sure = Tensor::zeros([count], (Kind::Bool, tch::Device::Cpu));
     for s in &tried {
         let images = maker.images(&(z + direction * *s), &vec![0; count as usize])?;
-        probabilities.push(concept.probability(&classifier.probabilities(&images)));
+        let p = concept.probability(&classifier.probabilities(&images));
+        sure = sure.logical_or(&p.ge(CONFIDENT));
+        probabilities.push(p);
+        if bool::try_from(sure.all()).unwrap_or(false) {
+            break;
+        }
     }
     let chosen = |i: i64| {
         let p: Vec<f64> = probabilities.iter().map(|p| p.double_value(&[i])).collect();
@@ -332,6 +388,26 @@ mod tests {
     }
 
     #[test]
+    fn pairs_differ_along_what_all_differ_in() {
+        let attributes = vec![Attribute { name: "a".into(), values: vec!["no".into(), "yes".into()] }];
+        let z = rows(2, &[2.0, 0.0, 2.0, 3.0, -2.0, 0.0, -2.0, -3.0]);
+        let seen = vec![rows(2, &[0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.0])];
+        let concept = Concept(vec![(0, vec![false, true])]);
+        let pool = Pool { z, seen, attributes };
+        let mut pairs = pool.pairs(&concept, &concept.opposite().unwrap(), 2).unwrap();
+        pairs.sort();
+        // The mean of those three is 3 and a third.
+        let lonely = Pool {
+            z: rows(1, &[1.0, 2.0, 7.0]),
+            seen: vec![rows(2, &[0.0, 1.0, 0.1, 0.9, 0.0, 1.0])],
+            attributes: Vec::new(),
+        };
+        assert_eq!(lonely.exemplars(&concept, 2).unwrap(), [1, 0]);
+        // All that do less all that do not is (4, 3), and so is each of these; 0 less 2 were (4, 0).
+        assert_eq!(pairs, [[0, 3], [1, 2]]);
+    }
+
+    #[test]
     fn pairs_are_alike_in_everything_else() {
         // Attribute 0 is the concept; 1 is another one.
         let seen = vec![
@@ -346,8 +422,8 @@ mod tests {
         };
         let concept = Concept(vec![(0, vec![false, true])]);
         let opposite = concept.opposite().unwrap();
-        assert_eq!(pool.exemplars(&concept, 2).unwrap(), [0, 4]);
-        assert_eq!(pool.pairs(&concept, &opposite, 2).unwrap(), [[0, 2], [4, 1]]);
+        assert_eq!(pool.exemplars(&opposite, 2).unwrap(), [1, 2]);
+        assert_eq!(pool.pairs(&concept, &opposite, 2).unwrap(), [[4, 1], [0, 2]]);
         assert_eq!(
             numbers(&pool.direction(&concept, &opposite, 2).unwrap()),
             [(1.0 + 16.0 - 4.0 - 2.0) / 2.0]

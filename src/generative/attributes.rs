@@ -249,6 +249,14 @@ impl Concept {
         self.0.iter().any(|(own, _)| *own == place)
     }
 
+    /// Whether it says something else about attribute `place` than `other` does.
+    pub fn differs(&self, other: &Self, place: usize) -> bool {
+        let said = |concept: &Self| {
+            concept.0.iter().find(|(own, _)| *own == place).map(|(_, values)| values.clone())
+        };
+        said(self) != said(other)
+    }
+
     /// How probable it is, `[N]`, if attributes are independent: the product over attributes of the sum over allowed
     /// values.
     pub fn probability(&self, seen: &[Tensor]) -> Tensor {
@@ -371,6 +379,9 @@ mod tests {
         let opposite = concept("glasses").unwrap().opposite().unwrap();
         assert_eq!(opposite, concept("no-glasses").unwrap());
         assert!(concept("glasses smile").unwrap().opposite().is_none());
+        let both =
+            |place| concept("smile glasses").unwrap().differs(&concept("neutral glasses").unwrap(), place);
+        assert_eq!((0..attributes().len()).filter(|&place| both(place)).collect::<Vec<_>>(), [3]);
     }
 
     /// 40 images of 32 × 32 of two colours with and without a bar, by folder.

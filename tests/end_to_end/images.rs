@@ -139,8 +139,11 @@ fn a_model_of_its_own_file_makes_the_images_of_its_run() {
 
     place.ok("generate grid model:faces --count 4 --columns 2 --to faces.png");
     assert_eq!(png_size(&place, "faces.png"), [2 * 64 + 2, 2 * 64 + 2]);
+    let report = place.ok("generate tiles model:tiles-crawl --count 2 --to tiles --json").json();
+    assert_eq!((&report["tiles"], &report["pixels_outside_palette"]), (&8.into(), &0.into()), "{report}");
     let models = place.ok("models list");
     assert!(models.stdout.contains("model:faces") && models.stdout.contains("CC BY 4.0"), "{models:?}");
+    assert!(models.stdout.contains("model:tiles-crawl"), "{models:?}");
 }
 
 #[test]
@@ -153,6 +156,12 @@ fn data_that_cannot_be_learnt_from_is_answered_with_one_clear_error() {
         &["empty", "expected a folder of images", "it is empty"],
     );
     place.refuses(&format!("{train} --set data.path=nowhere"), &["nowhere", "does not exist"]);
+    // A set that can be fetched is named with the command that does it.
+    place.refuses(train, &["imago data fetch faces-drawn", "does not exist"]);
+    place.refuses(
+        "generate arithmetic model:faces --add glasses --to a.png",
+        &["imago data fetch faces-drawn", "does not exist"],
+    );
     place.refuses(
         &format!("{train} --set data.path=pictures --set data.held_out=0"),
         &["40 images in 2 class folders", "fewer than a batch of learner.batch_size = 64"],

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use tch::{Kind, Tensor};
 
 /// Generated images of which exemplars are chosen.
-pub const POOL: usize = 1024;
+pub const POOL: usize = 4096;
 /// Their truncation: nearer to the mean face, exemplars differ less in what they do not stand for.
 pub const TRUNCATION: f64 = 0.7;
 /// Images for each new face, of which those are taken that lack something.
@@ -54,7 +54,8 @@ pub struct Sum {
     /// How its latent vector is found.
     #[arg(long, value_enum, default_value_t = Method::Both, requires = "input")]
     method: Method,
-    /// Factor of what is added; otherwise as little as makes it sure.
+    /// Factor of what is added; otherwise as little as makes it sure. In an expression: of the difference between a term and
+    /// the one taken from it; otherwise 1.
     #[arg(long, value_name = "S", allow_hyphen_values = true)]
     strength: Option<f64>,
 }
@@ -66,7 +67,7 @@ enum Method {
     Optimisation,
     /// A network trained on the generator's own images.
     Encoder,
-    /// Descent from where the encoder says.
+    /// Descent from where the encoder says, and from the best of some random vectors: what came nearer.
     Both,
 }
 
@@ -93,7 +94,7 @@ pub fn run(sum: &Sum, loaded: &LoadedMaker, to: &Path, truncation: f64, shared: 
             let expression: Expression = expression.parse()?;
             let concepts = concepts(&expression, attributes)?;
             let chooser = readers.classifier(Half::First).map_err(failed)?;
-            show(maker, &chooser, &expression, &concepts, sum.exemplars, seed)?
+            show(maker, &chooser, &expression, &concepts, sum, seed)?
         }
         None => {
             let changes = changes(sum, attributes)?;
@@ -129,21 +130,34 @@ fn show(
     chooser: &Classifier,
     expression: &Expression,
     concepts: &[Option<Concept>],
-    exemplars: usize,
+    Sum { exemplars, strength, .. }: &Sum,
     seed: u64,
 ) -> Result<(Tensor, usize, String)> {
     let pool = Pool::new(maker, chooser, seed, POOL, TRUNCATION)?;
+    // A term and what is taken from it are chosen together: alike in all but what they differ in by their words.
+    let mut chosen: Vec<Option<Vec<i64>>> = vec![None; concepts.len()];
+    for i in 1..concepts.len() {
+        let signs = [expression.0[i - 1].minus, expression.0[i].minus];
+        if let ([false, true], Some(concept), Some(taken)) = (signs, &concepts[i - 1], &concepts[i]) {
+            let pairs = pool.pairs(concept, taken, *exemplars)?;
+            chosen[i - 1] = Some(pairs.iter().map(|pair| pair[0]).collect());
+            chosen[i] = Some(pairs.iter().map(|pair| pair[1]).collect());
+        }
+    }
+    let factors: Vec<f64> = chosen.iter().map(|pair| pair.as_ref().and(*strength).unwrap_or(1.0)).collect();
     let mut vectors = Vec::new();
-    for (term, concept) in expression.0.iter().zip(concepts) {
-        vectors.push(match (&term.operand, concept) {
-            (Operand::Seeds(seeds), _) => {
+    for ((term, concept), chosen) in expression.0.iter().zip(concepts).zip(chosen) {
+        vectors.push(match (&term.operand, concept, chosen) {
+            (_, _, Some(places)) => pool.rows(&places),
+            (_, Some(concept), None) => pool.rows(&pool.exemplars(concept, *exemplars)?),
+            (Operand::Seeds(seeds), ..) => {
                 Tensor::cat(&seeds.iter().map(|&seed| maker.latents(seed, 1, 1.0)).collect::<Vec<_>>(), 0)
             }
-            (Operand::Words(_), Some(concept)) => pool.rows(&pool.exemplars(concept, exemplars)?),
-            (Operand::Words(words), None) => anyhow::bail!("`{}` has no meaning", words.join(" ")),
+            (Operand::Words(words), ..) => anyhow::bail!("`{}` has no meaning", words.join(" ")),
         });
     }
-    let y = sum(expression.0.iter().zip(&vectors).map(|(term, z)| (term.minus, z)));
+    let scaled: Vec<Tensor> = vectors.iter().zip(factors).map(|(z, factor)| z * factor).collect();
+    let y = sum(expression.0.iter().zip(&scaled).map(|(term, z)| (term.minus, z)));
     let nine = around(&y, &mut Stream::new(seed, "around a sum", 0, 0));
     let longest = vectors.iter().map(|z| z.size()[0]).max().unwrap_or(1);
     let columns = (longest + 1).max(3);
