@@ -1,9 +1,9 @@
 """Draws faces with DiceBear's style "micah" (Micah Lanier, CC BY 4.0) and says what each one shows.
 
 Arguments: folder, number of faces, side in pixels, number of people drawn four times over. The same numbers give the
-same faces, close up; every second one smiles (in CelebA 48 % do), half wear glasses. Images go to FOLDER/images, their
-names and labels to FOLDER/captions.jsonl; people drawn with and without smile and glasses, everything else equal, to
-FOLDER/counterfactuals.
+same faces, close up; every second one smiles (of CelebA's 48 % do) and half wear glasses (6.5 %). Images go to
+FOLDER/images, their names and labels to FOLDER/captions.jsonl; people drawn with and without smile and glasses,
+everything else equal, to FOLDER/counterfactuals.
 """
 
 import json
@@ -37,7 +37,8 @@ def draw(task):
     svg = avatar.to_string()
     assert whole in svg, "DiceBear draws on another canvas than before"
     png = resvg_py.svg_to_bytes(
-        svg_string=svg.replace(whole, f'viewBox="{FACE}"', 1), width=size, height=size, background="#ffffff", skip_system_fonts=True
+        svg_string=svg.replace(whole, f'viewBox="{FACE}"', 1),
+        width=size, height=size, background="#ffffff", skip_system_fonts=True,
     )
     with open(os.path.join(folder, name), "wb") as file:
         file.write(png)
@@ -75,7 +76,8 @@ def main():
     folder, count, size, people = sys.argv[1], *map(int, sys.argv[2:5])
     looks = [{"mouthVariant": ["smile"]}, {"mouthVariant": [mouth for mouth in MOUTHS if mouth != "smile"]}]
     faces = [
-        (folder, f"images/{i:06}.png", f"person {i}", size, {"glassesProbability": 50, **looks[i % 2]}) for i in range(count)
+        (folder, f"images/{i:06}.png", f"person {i}", size, {"glassesProbability": 50, **looks[i % 2]})
+        for i in range(count)
     ]
     # Other people than those that are learnt from.
     twins = os.path.join(folder, "counterfactuals")

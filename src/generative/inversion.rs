@@ -1,5 +1,5 @@
-//! From an image to the latent vector that makes it: by an encoder, by gradient descent, or by both, one after the other
-//! (Zhu et al. 2016; the schedule of the step size is that of Karras et al. 2020).
+//! From an image to the latent vector that makes it: by an encoder, by gradient descent, or by both, descent from where the
+//! encoder says and from elsewhere (Zhu et al. 2016; the schedule of the step size is that of Karras et al. 2020).
 
 use super::dcgan::LatentLaw;
 use super::gan::Maker;

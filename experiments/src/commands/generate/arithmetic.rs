@@ -54,8 +54,8 @@ pub struct Sum {
     /// How its latent vector is found.
     #[arg(long, value_enum, default_value_t = Method::Both, requires = "input")]
     method: Method,
-    /// Factor of what is added; otherwise as little as makes it sure. In an expression: of the difference between a term and
-    /// the one taken from it; otherwise 1.
+    /// Factor of what is added; otherwise as little as makes it sure. In an expression: of the difference between words and
+    /// those taken from them; otherwise 1.
     #[arg(long, value_name = "S", allow_hyphen_values = true)]
     strength: Option<f64>,
 }
@@ -144,6 +144,10 @@ fn show(
             chosen[i] = Some(pairs.iter().map(|pair| pair[1]).collect());
         }
     }
+    ensure!(
+        strength.is_none() || chosen.iter().any(Option::is_some),
+        "--strength is the factor of a difference of words, such as smiling - neutral: there is none in `{expression}`"
+    );
     let factors: Vec<f64> = chosen.iter().map(|pair| pair.as_ref().and(*strength).unwrap_or(1.0)).collect();
     let mut vectors = Vec::new();
     for ((term, concept), chosen) in expression.0.iter().zip(concepts).zip(chosen) {

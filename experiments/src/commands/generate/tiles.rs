@@ -483,8 +483,8 @@ impl Report {
         }
         if let Some(scores) = &self.scores {
             println!(
-                "kernel distance    {:.5} to held-out tiles in the same colours (with shuffled pixels {:.5}, training tiles {:.5}), \
-                 features: {}",
+                "kernel distance    {:.5} to held-out tiles in the same colours (with shuffled pixels {:.5}, training tiles \
+                 {:.5}), features: {}",
                 scores.kernel_distance.mean,
                 scores.shuffled_kernel_distance.mean,
                 scores.training_kernel_distance.mean,
