@@ -1,9 +1,9 @@
 //! From a recipe to something that can be trained.
 
 use crate::catalogue;
-use crate::commands::data::set_for;
 use crate::commands::worker;
 use crate::first_look::cache_folder;
+use crate::image_sets::set_for;
 use crate::program::{Program, SignalContext};
 use crate::recipe::{DemosConfig, LearnerConfig, Recipe, SignalConfig, SignalKind, WorkerKind};
 use crate::runs;

@@ -118,9 +118,18 @@ pub fn measure(loaded: &LoadedMaker, seed: u64, shared: &Shared) -> Result<Repor
         };
         let faces: Vec<Tensor> = (0..DRAWS).map(faces).collect::<Result<_>>()?;
         for exemplars in EXEMPLARS {
+            let direction = |pool: &Pool| pool.direction(&concept[0], &concept[1], exemplars);
+            let directions: Vec<Tensor> = pools.iter().map(direction).collect::<imago::Result<_>>()?;
             for (name, strength) in [("least", Strength::Least), ("once", Strength::Fixed(1.0))] {
                 let how = (word, exemplars, name, strength);
-                changes.push(change(&loaded.maker, [&chooser, &judge], concept, how, &pools, &faces)?);
+                changes.push(change(
+                    &loaded.maker,
+                    [&chooser, &judge],
+                    &concept[0],
+                    how,
+                    &directions,
+                    &faces,
+                )?);
             }
         }
     }
@@ -153,16 +162,15 @@ pub fn measure(loaded: &LoadedMaker, seed: u64, shared: &Shared) -> Result<Repor
 fn change(
     maker: &Maker,
     [chooser, judge]: [&Classifier; 2],
-    [wanted, now]: &[Concept; 2],
+    wanted: &Concept,
     (word, exemplars, name, strength): (&'static str, usize, &'static str, Strength),
-    pools: &[Pool],
+    directions: &[Tensor],
     faces: &[Tensor],
 ) -> Result<Change> {
     let (mut successes, mut there) = (Vec::new(), Vec::new());
     let mut unchanged: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-    for (pool, faces) in pools.iter().zip(faces) {
-        let direction = pool.direction(wanted, now, exemplars)?;
-        let (after, _) = moved(maker, chooser, wanted, faces, &direction, strength)?;
+    for (direction, faces) in directions.iter().zip(faces) {
+        let (after, _) = moved(maker, chooser, wanted, faces, direction, strength)?;
         let labels = vec![0; faces.size()[0] as usize];
         let [before, after] = [faces, &after].map(|z| maker.images(z, &labels));
         let (before, after) = (judge.probabilities(&before?), judge.probabilities(&after?));

@@ -10,6 +10,7 @@ mod first_look;
 mod foreign;
 mod frames;
 mod gif_file;
+mod image_sets;
 mod nearest;
 mod plot;
 mod problem;

@@ -170,12 +170,8 @@ impl Pool {
         Ok(Self { z, seen, attributes: classifier.attributes.clone() })
     }
 
-    /// The places of `count` images that surely show `concept`, the most typical ones: nearest to the mean of all that do.
-    /// Those that show it most clearly would lie at the edge, where what is added to them makes no difference.
-    ///
-    /// # Errors
-    /// Fewer than that which show it with a probability of 0.8.
-    pub fn exemplars(&self, concept: &Concept, count: usize) -> Result<Vec<i64>> {
+    /// The places of all images that surely show `concept`, `[N]`; fewer than `count` are refused.
+    fn sure(&self, concept: &Concept, count: usize) -> Result<Tensor> {
         let places = concept.probability(&self.seen).ge(CONFIDENT).nonzero().squeeze_dim(1);
         let sure = places.size()[0] as usize;
         if sure < count {
@@ -186,6 +182,16 @@ impl Pool {
                 self.name(concept),
             )));
         }
+        Ok(places)
+    }
+
+    /// The places of `count` images that surely show `concept`, the most typical ones: nearest to the mean of all that do.
+    /// Those that show it most clearly would lie at the edge, where what is added to them makes no difference.
+    ///
+    /// # Errors
+    /// Fewer than that which show it with a probability of 0.8.
+    pub fn exemplars(&self, concept: &Concept, count: usize) -> Result<Vec<i64>> {
+        let places = self.sure(concept, count)?;
         let z = self.z.index_select(0, &places);
         let order = (&z - mean(&z)).square().sum_dim_intlist(1, false, Kind::Float).argsort(0, false);
         Ok((0..count as i64).map(|i| places.int64_value(&[order.int64_value(&[i])])).collect())
@@ -199,51 +205,46 @@ impl Pool {
     /// # Errors
     /// Too few of either; concepts that say the same.
     pub fn pairs(&self, concept: &Concept, other: &Concept, count: usize) -> Result<Vec<[i64; 2]>> {
-        let sure = |concept: &Concept| -> Result<Tensor> {
-            self.exemplars(concept, count)?;
-            Ok(concept.probability(&self.seen).ge(CONFIDENT))
-        };
-        let (mut with, mut without) = (sure(concept)?, sure(other)?);
+        let (mut with, mut without) = (self.sure(concept, count)?, self.sure(other, count)?);
         // Images that show both, as in smiling glasses less glasses, stay on the side of the narrower concept.
-        let not_both = with.logical_and(&without).logical_not();
-        let shown = [&with, &without].map(|these| these.sum(Kind::Int64).int64_value(&[]));
-        let wider = if shown[0] > shown[1] { &mut with } else { &mut without };
-        *wider = wider.logical_and(&not_both);
-        // How many of the other attributes are expected to be the same, for each two images.
+        let wider_first = with.size()[0] > without.size()[0];
+        let (wider, narrower) = if wider_first { (&mut with, &without) } else { (&mut without, &with) };
+        *wider = wider.masked_select(&Tensor::isin(wider, narrower, false, true));
+        if with.size()[0].min(without.size()[0]) < count as i64 {
+            return Err(Error::Invalid(format!(
+                "among {} generated images there are no {count} pairs that differ in what {} and {} differ in",
+                self.z.size()[0],
+                self.name(concept),
+                self.name(other),
+            )));
+        }
+        // Each row one of those with, each column one of those without: how many of the other attributes are expected to
+        // be the same.
         let same = self.same(concept, other);
-        let alike: Tensor = same.iter().map(|seen| seen.matmul(&seen.tr())).sum::<Tensor>() + 1.0;
-        let candidates = with.unsqueeze(1).logical_and(&without.unsqueeze(0));
+        let expected =
+            |seen: &&Tensor| seen.index_select(0, &with).matmul(&seen.index_select(0, &without).tr());
+        let alike: Tensor = same.iter().map(expected).sum::<Tensor>() + 1.0;
         let z = self.apart_from(&same, &self.z);
-        let mean_of = |these: &Tensor| mean(&z.index(&[Some(these)]));
-        let towards = mean_of(&with) - mean_of(&without);
-        let distance = Tensor::cdist(&z, &z, 2.0, None::<i64>).square();
-        // v · (z_i − z_j)
-        let between = |v: &Tensor| {
-            let along = z.matmul(v);
-            along.unsqueeze(1) - along.unsqueeze(0)
-        };
+        let [a, b] = [&with, &without].map(|places| z.index_select(0, places));
+        let towards = mean(&a) - mean(&b);
+        let distance = Tensor::cdist(&a, &b, 2.0, None::<i64>).square();
+        // v · (a_i − b_j)
+        let between = |v: &Tensor| a.matmul(v).unsqueeze(1) - b.matmul(v).unsqueeze(0);
         let mut total = towards.zeros_like();
+        let taken = distance.zeros_like().to_kind(Kind::Bool);
         let mut pairs = Vec::with_capacity(count);
         for _ in 0..count {
-            // cos of the angle between towards and total + z_i − z_j
+            // cos of the angle between towards and total + a_i − b_j
             let length =
                 (total.square().sum(Kind::Float) + between(&total) * 2.0 + &distance).clamp_min(1e-9).sqrt();
             let direct = (between(&towards) + total.dot(&towards)) / length / towards.norm();
-            let worth = (direct * &alike).masked_fill(&candidates.logical_not(), f64::NEG_INFINITY);
-            if !worth.max().double_value(&[]).is_finite() {
-                return Err(Error::Invalid(format!(
-                    "among {} generated images there are no {count} pairs that differ in what {} and {} differ in",
-                    self.z.size()[0],
-                    self.name(concept),
-                    self.name(other),
-                )));
-            }
+            let worth = (direct * &alike).masked_fill(&taken, f64::NEG_INFINITY);
             let place = worth.argmax(None::<i64>, false).int64_value(&[]);
             let [i, j] = [place / worth.size()[1], place % worth.size()[1]];
-            total += z.get(i) - z.get(j);
+            total += a.get(i) - b.get(j);
             // Each image once.
-            let _ = (candidates.get(i).fill_(0), candidates.select(1, j).fill_(0));
-            pairs.push([i, j]);
+            let _ = (taken.get(i).fill_(1), taken.select(1, j).fill_(1));
+            pairs.push([with.int64_value(&[i]), without.int64_value(&[j])]);
         }
         Ok(pairs)
     }
@@ -402,6 +403,18 @@ mod tests {
     }
 
     #[test]
+    fn exemplars_are_nearest_to_the_mean_of_all() {
+        let concept = Concept(vec![(0, vec![false, true])]);
+        // The mean of those three is 3 and a third.
+        let pool = Pool {
+            z: rows(1, &[1.0, 2.0, 7.0]),
+            seen: vec![rows(2, &[0.0, 1.0, 0.1, 0.9, 0.0, 1.0])],
+            attributes: Vec::new(),
+        };
+        assert_eq!(pool.exemplars(&concept, 2).unwrap(), [1, 0]);
+    }
+
+    #[test]
     fn pairs_differ_along_what_all_differ_in() {
         let attributes = vec![Attribute { name: "a".into(), values: vec!["no".into(), "yes".into()] }];
         let z = rows(2, &[2.0, 0.0, 2.0, 3.0, -2.0, 0.0, -2.0, -3.0]);
@@ -410,13 +423,6 @@ mod tests {
         let pool = Pool { z, seen, attributes };
         let mut pairs = pool.pairs(&concept, &concept.opposite().unwrap(), 2).unwrap();
         pairs.sort();
-        // The mean of those three is 3 and a third.
-        let lonely = Pool {
-            z: rows(1, &[1.0, 2.0, 7.0]),
-            seen: vec![rows(2, &[0.0, 1.0, 0.1, 0.9, 0.0, 1.0])],
-            attributes: Vec::new(),
-        };
-        assert_eq!(lonely.exemplars(&concept, 2).unwrap(), [1, 0]);
         // All that do less all that do not is (4, 3), and so is each of these; 0 less 2 were (4, 0).
         assert_eq!(pairs, [[0, 3], [1, 2]]);
     }

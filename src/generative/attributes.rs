@@ -246,15 +246,17 @@ impl Concept {
 
     /// Whether it says something about attribute `place`.
     pub fn is_about(&self, place: usize) -> bool {
-        self.0.iter().any(|(own, _)| *own == place)
+        self.allowed(place).is_some()
+    }
+
+    /// The values of attribute `place` that it allows, if it says something about it.
+    fn allowed(&self, place: usize) -> Option<&[bool]> {
+        self.0.iter().find(|(own, _)| *own == place).map(|(_, values)| values.as_slice())
     }
 
     /// Whether it says something else about attribute `place` than `other` does.
     pub fn differs(&self, other: &Self, place: usize) -> bool {
-        let said = |concept: &Self| {
-            concept.0.iter().find(|(own, _)| *own == place).map(|(_, values)| values.clone())
-        };
-        said(self) != said(other)
+        self.allowed(place) != other.allowed(place)
     }
 
     /// How probable it is, `[N]`, if attributes are independent: the product over attributes of the sum over allowed

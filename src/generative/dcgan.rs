@@ -298,7 +298,7 @@ impl Discriminator {
         };
         let init = |inputs: i64| match (spec.norm, spec.preset) {
             // The presets' 0.02 counts on a normalisation behind every layer: without one, four narrow layers pass a
-            // fiftieth on, and the discriminator says the same of every image. These keep variance (He et al. 2015).
+            // fiftieth on, and the discriminator hardly tells images apart. These keep variance (He et al. 2015).
             (DiscriminatorNorm::None, _) => {
                 Init::Normal { mean: 0.0, std: (2.0 / ((1.0 + SLOPE * SLOPE) * inputs as f64)).sqrt() }
             }

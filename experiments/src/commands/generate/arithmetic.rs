@@ -93,6 +93,10 @@ pub fn run(sum: &Sum, loaded: &LoadedMaker, to: &Path, truncation: f64, shared: 
         Some(expression) => {
             let expression: Expression = expression.parse()?;
             let concepts = concepts(&expression, attributes)?;
+            if sum.strength.is_some() && taken(&expression, &concepts).is_empty() {
+                let what = "--strength is the factor of a difference of words, such as smiling - neutral";
+                return Err(anyhow::anyhow!("{what}: there is none in `{expression}`").into());
+            }
             let chooser = readers.classifier(Half::First).map_err(failed)?;
             show(maker, &chooser, &expression, &concepts, sum, seed)?
         }
@@ -124,6 +128,18 @@ fn concepts(expression: &Expression, attributes: &[Attribute]) -> Result<Vec<Opt
     expression.0.iter().map(|term| one(&term.operand)).collect()
 }
 
+/// The places of terms that are taken from the one before them, both of words, and what the two mean: their exemplars are
+/// chosen together.
+fn taken<'a>(expression: &Expression, concepts: &'a [Option<Concept>]) -> Vec<(usize, [&'a Concept; 2])> {
+    let one = |i: usize| match (&concepts[i - 1], &concepts[i]) {
+        (Some(concept), Some(taken)) if !expression.0[i - 1].minus && expression.0[i].minus => {
+            Some((i, [concept, taken]))
+        }
+        _ => None,
+    };
+    (1..concepts.len()).filter_map(one).collect()
+}
+
 /// A row for each term, exemplars and their mean; then 3 × 3 images, the result in the middle.
 fn show(
     maker: &Maker,
@@ -134,20 +150,13 @@ fn show(
     seed: u64,
 ) -> Result<(Tensor, usize, String)> {
     let pool = Pool::new(maker, chooser, seed, POOL, TRUNCATION)?;
-    // A term and what is taken from it are chosen together: alike in all but what they differ in by their words.
+    // Alike in all but what they differ in by their words.
     let mut chosen: Vec<Option<Vec<i64>>> = vec![None; concepts.len()];
-    for i in 1..concepts.len() {
-        let signs = [expression.0[i - 1].minus, expression.0[i].minus];
-        if let ([false, true], Some(concept), Some(taken)) = (signs, &concepts[i - 1], &concepts[i]) {
-            let pairs = pool.pairs(concept, taken, *exemplars)?;
-            chosen[i - 1] = Some(pairs.iter().map(|pair| pair[0]).collect());
-            chosen[i] = Some(pairs.iter().map(|pair| pair[1]).collect());
-        }
+    for (i, [concept, taken]) in taken(expression, concepts) {
+        let pairs = pool.pairs(concept, taken, *exemplars)?;
+        chosen[i - 1] = Some(pairs.iter().map(|pair| pair[0]).collect());
+        chosen[i] = Some(pairs.iter().map(|pair| pair[1]).collect());
     }
-    ensure!(
-        strength.is_none() || chosen.iter().any(Option::is_some),
-        "--strength is the factor of a difference of words, such as smiling - neutral: there is none in `{expression}`"
-    );
     let factors: Vec<f64> = chosen.iter().map(|pair| pair.as_ref().and(*strength).unwrap_or(1.0)).collect();
     let mut vectors = Vec::new();
     for ((term, concept), chosen) in expression.0.iter().zip(concepts).zip(chosen) {
